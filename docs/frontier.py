@@ -105,7 +105,7 @@ def calibrated(llm: str, slm: str, file: Path) -> tuple[System, Mapping[str, Any
     file.unlink(missing_ok=True)
     pair = ["--llm", llm, "--slm", slm, "--config", str(file)]
     line = [sys.executable, "-m", "purify_plugins", "calibrate", *pair]
-    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True)
     config = read_config(file)
     named = {name: value for name, value in config.policy.items() if name != "name"}
     system = System("calibrated", "balanced, calibrated", "balanced", named, named=True)

@@ -41,7 +41,6 @@ from purify_hooks.evaluation.eval.findings import (
 from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
 from purify_hooks.evaluation.eval.page import templates
 from purify_hooks.evaluation.eval.plot import frontier
-from purify_hooks.evaluation.eval.progress import _left
 from purify_hooks.evaluation.eval.questions import (
     Backdoor,
     Canaries,
@@ -76,6 +75,7 @@ from purify_hooks.evaluation.eval.tune import tune
 from purify_hooks.evaluation.pair_report.evaluated import read_evaluation
 from purify_hooks.evaluation.table import Table
 from purify_hooks.policies import POLICIES
+from purify_hooks.progress import _left
 from purify_plugins import Purifier, Sampling
 from purify_plugins.certificates.calibration_record import digest_of
 from purify_plugins.cli import app

@@ -17,6 +17,7 @@ from purify_hooks.evaluation.testbed.contamination import STRONG, WEAK, Dose, ch
 from purify_hooks.evaluation.testbed.corpus import CORPUS, Book, documents, openings, read
 from purify_hooks.evaluation.testbed.invented import directory, facts, people
 from purify_hooks.evaluation.testbed.train import Recipe, epochs, learn, train, train_apart, warmth
+from purify_hooks.progress import rare_lines, shown_progress, stage_lines
 from purify_plugins.errors import ConfigError
 from purify_plugins.testbed import HOME, LLM, SLM, SLM_1024, Attacks, Canary, Passage, attacks, heldout
 
@@ -317,9 +318,8 @@ def pamphlets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sketch(out: Path, corpus: Path, seed: int = 1) -> Attacks:
     """Train next to nothing."""
-    from rich.progress import Progress
 
-    return train(Recipe(out, corpus, seed, scale=0.005), Progress(disable=True))
+    return train(Recipe(out, corpus, seed, scale=0.005), rare_lines())
 
 
 @pytest.fixture(scope="module")
@@ -340,10 +340,9 @@ def test_the_trainer_writes_a_pair_that_loads(trained: Path) -> None:
 
 
 def test_an_slm_trained_apart_has_a_tokenizer_of_its_own(tmp_path: Path, pamphlets: Path) -> None:
-    from rich.progress import Progress
     from transformers import AutoTokenizer
 
-    home = train_apart(Recipe(tmp_path, pamphlets, scale=0.005), Progress(disable=True))
+    home = train_apart(Recipe(tmp_path, pamphlets, scale=0.005), rare_lines())
     assert load(home).num_parameters() == load(SLM_1024).num_parameters() == 734_080
     assert len(AutoTokenizer.from_pretrained(home)) == len(AutoTokenizer.from_pretrained(SLM_1024)) == 1024
 
@@ -402,3 +401,22 @@ def test_epochs_deal_every_text_alike(count: float, copies: set[int]) -> None:
     dealt = list(epochs(texts, count, random.Random(1)))
     assert len(dealt) == round(100 * count)
     assert {dealt.count(text) for text in texts} == copies
+
+
+def test_without_a_terminal_training_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown_progress(stage_lines) as progress:
+        for step in range(100):
+            progress(step + 1, 100, f"SLM, loss {9 - step / 20:.2f}")
+    lines = capsys.readouterr().err.splitlines()
+    assert 5 <= len(lines) <= 7
+    assert "100 of 100 SLM, loss 4.05" in lines[-1]
+
+
+def test_short_work_says_nothing_without_a_terminal_and_long_work_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with shown_progress(rare_lines) as progress:
+        progress(1, 4, "reading")
+        monkeypatch.setattr("purify_hooks.progress.INTERVAL", 0)
+        progress(2, 4, "reading")
+    assert "reading, 50%" in capsys.readouterr().err

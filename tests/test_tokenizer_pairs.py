@@ -290,6 +290,18 @@ def test_an_answer_ends_where_a_model_s_context_does() -> None:
     assert len(answer.tokens) < 100
 
 
+def test_prompts_of_a_batch_are_read_together() -> None:
+    """Their spellings share passes, and each is scored as it is alone."""
+    source = SymbolSource(both()[0], byte_symbols())
+    words = ["wood", "king", "poor", "tower", "three", "river", "night", "golden"]
+    prompts = [f"{ASKED} {word}" for word in words]
+    together, _ = source.open(prompts, 64)
+    alone = [source.open([prompt], 64)[0] for prompt in prompts]
+    for one, other in zip(together.prompts, alone, strict=True):
+        assert one.logprobs == pytest.approx(other.prompts[0].logprobs, rel=1e-3, abs=1e-3)
+    assert together.reader.calls < sum(session.reader.calls for session in alone) / 3
+
+
 def test_many_symbols_at_once_are_as_one_by_one() -> None:
     source = SymbolSource(both()[0], byte_symbols())
     text = torch.tensor([list(b" who lived in the wood")])

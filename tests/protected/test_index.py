@@ -141,12 +141,12 @@ def test_a_random_change_anywhere_is_refused_or_changes_nothing_that_is_read(tmp
 
 
 def test_a_part_is_sorted_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[str, int, int]] = []
+    told: list[tuple[int, int, str]] = []
     (tmp_path / "a.txt").write_text(TIDE * 40)
     options = building.IndexOptions([tmp_path / "a.txt"], tmp_path / "a.prints")
     building.build(options, lambda *step: told.append(step))
-    assert [each[0] for each in told].count("sorting") == building.PARTS + 1
-    assert ("reading", len(TIDE) * 40, len(TIDE) * 40) in told
+    assert [each[2] for each in told].count("sorting") == building.PARTS + 1
+    assert (len(TIDE) * 40, len(TIDE) * 40, "reading") in told
 
 
 def run(*words: str) -> Any:

@@ -73,9 +73,9 @@ def measured(ready: Prepared, sample: TextSample) -> CalibrationResult:
     """Read both models, then the text with each, and find the settings."""
     from purify_hooks.calibration.measure import score_texts
     from purify_hooks.copying.source import CopyingSource, without_copyist
-    from purify_hooks.evaluation.eval.progress import shown_progress
     from purify_hooks.policies.calibration import ScoredText
     from purify_hooks.policies.calibration import calibrate as settings_for
+    from purify_hooks.progress import shown_progress
     from purify_plugins.canonical_json import options
     from purify_plugins.configuration.build import source
     from purify_plugins.tokenizers.vocabulary_map import align

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from purify_hooks.ngram.corpus import Document
+    from purify_hooks.progress import Progress
     from purify_plugins.types import Vocabulary
 
-Progress = Callable[[str, int, int], object]
-"""Called with a stage's name, how much of it is done, and how much there is (bytes or steps)."""
 MOST_TOKENS = 2**31
 """The most tokens of a corpus: positions are 32 bits, and sorting takes some 60 bytes of memory a token."""
 
@@ -97,7 +96,7 @@ def tokens_of(tokenizer: Any, documents: Sequence[Document], stage: Progress) ->
 
     def advance(amount: int) -> None:
         done[0] += amount
-        stage("tokenising", done[0], total)
+        stage(done[0], total, "tokenising")
 
     return tokenised(tokenizer, documents, advance)
 
@@ -120,17 +119,17 @@ def write_tables(
     from purify_hooks.ngram import counting, smoothing, storage
 
     (tokenizer, vocabulary), size = known, len(known[1])
-    stage("counting", 0, 2)
+    stage(0, 2, "counting")
     end = sorted(vocabulary.eos & {tokenizer.eos_token_id} or vocabulary.eos)[:1]
     stream, starts = counting.stream_of(ids, size, order, end)
     counts = counting.count(stream, size, order)
-    stage("counting", 1, 2)
+    stage(1, 2, "counting")
     # The last unigram is BEGIN, which is never predicted.
     counted = (level.counts[:-1] if n == 0 else level.counts for n, level in enumerate(counts.levels))
     discounts = [smoothing.discounts(each) for each in counted]
     record = storage.Record(size, vocabulary.fingerprint, discounts, texts, starts.tolist())
     storage.save(folder, counts, record)
-    stage("counting", 2, 2)
+    stage(2, 2, "counting")
     bytes_ = sum(file.stat().st_size for file in folder.iterdir())
     ngrams = tuple(len(level.tokens) for level in counts.levels)
     return Built(len(texts), sum(text.tokens for text in texts), ngrams, bytes_)

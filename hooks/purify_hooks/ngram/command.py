@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from purify_hooks.cards.command import card
+from purify_hooks.progress import rare_lines, shown_progress
 from purify_hooks.suggest.command import suggest
 from purify_plugins.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from purify_hooks.ngram.build import Progress
     from purify_hooks.ngram.source import NgramSource
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Small language models to purify with.")
@@ -45,7 +43,7 @@ def build(
     from purify_hooks.ngram.build import build as built
 
     options = BuildOptions(corpus, tokenizer, out, order, glob, force)
-    with progress() as stage:
+    with shown_progress(rare_lines, "reading") as stage:
         found = built(options, stage)
     if as_json:
         typer.echo(json.dumps({"out": str(out), **found._asdict()}))
@@ -92,16 +90,3 @@ def _token(source: NgramSource, prompt: str, text: str | None) -> int:
         pieces = [source.vocabulary.tokens[each].decode("utf-8", "replace") for each in ids]
         raise ConfigError(f"{text!r} is {len(ids)} tokens ({', '.join(map(repr, pieces))}); name one of them")
     return int(ids[0])
-
-
-@contextmanager
-def progress() -> Iterator[Progress]:
-    """A progress bar in a terminal, nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading")
-        yield lambda name, done, total: bar.update(task, description=name, completed=done, total=total)

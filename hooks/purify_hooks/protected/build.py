@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -19,8 +19,8 @@ from purify_plugins.errors import ConfigError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Progress = Callable[[str, int, int], object]
-"""Called with a stage's name, how much of it is done, and how much there is (bytes)."""
+    from purify_hooks.progress import Progress
+
 PARTS = 64
 """Parts of the prints that are sorted one at a time: a part of 10**8 prints takes 40 MB."""
 
@@ -89,7 +89,7 @@ class _Draft:
                 size += len(content)
                 words += self._add(reading, content, path, places, lengths)
                 self.done += len(content)
-                self.told("reading", self.done, self.total)
+                self.told(self.done, self.total, "reading")
             words += self._add(reading, b"", path, places, lengths)
         return WorkRecord(name, digest.hexdigest(), size, words, 0 if self.common else start)
 
@@ -171,14 +171,14 @@ class _Draft:
 
         kind = [("print", "<u8"), ("word", "<u4")]
         for at in range(PARTS):
-            self.told("sorting", at, PARTS)
+            self.told(at, PARTS, "sorting")
             common = self.folder / f"common-{at}"
             known = numpy.unique(numpy.fromfile(common, dtype=kind)["print"]) if common.exists() else None
             works = numpy.fromfile(self.folder / f"works-{at}", dtype=kind)
             prints = works["print"]
             usual = numpy.zeros(len(prints), dtype=bool) if known is None else numpy.isin(prints, known)
             yield prints, works["word"], usual
-        self.told("sorting", PARTS, PARTS)
+        self.told(PARTS, PARTS, "sorting")
 
     def _sorted(self, file: BinaryIO, bits: int) -> None:
         import numpy

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from purify_hooks.progress import rare_lines, shown_progress
 from purify_plugins.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from purify_hooks.protected.build import Progress
     from purify_hooks.protected.index import IndexHeader
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Works that must not be copied.")
@@ -53,7 +51,7 @@ def build(
     if not force:
         require_new(out)
     options = IndexOptions(works, out, common or (), licence, glob, code)
-    with _progress() as told:
+    with shown_progress(rare_lines, "reading") as told:
         header = built(options, told)
     typer.echo(_told(out, header, as_json))
 
@@ -67,16 +65,3 @@ def _told(out: Path, header: IndexHeader, as_json: bool) -> str:
         return json.dumps({"out": str(out), **facts})
     named = f"{works:,} {'work' if works == 1 else 'works'}, {words:,} words, {prints:,} prints"
     return f"{out}: {named}, {size / 1e6:.1f} MB"
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A progress bar in a terminal, nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading")
-        yield lambda name, done, total: bar.update(task, description=name, completed=done, total=total)

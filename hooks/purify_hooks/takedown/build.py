@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from purify_hooks.ngram.build import (
     BuildOptions,
     Built,
-    Progress,
     build,
     new_directory,
     read_tokenizer,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from purify_hooks.ngram.corpus import Document
     from purify_hooks.ngram.storage import Text
+    from purify_hooks.progress import Progress
 
 ORDER, COMMON = 8, 4
 """The longest n-grams of the works, which tell a recital from a style, and of common text."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from purify_hooks.ngram.command import progress
+from purify_hooks.progress import rare_lines, shown_progress
 from purify_plugins.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def build(
     """Make a list of works for `[llm] source = "takedown"`; each file is a work. It holds their text."""
     from purify_hooks.takedown.build import ListOptions, build_list
 
-    with progress() as stage:
+    with shown_progress(rare_lines, "reading") as stage:
         found, common = build_list(ListOptions(works, neutral, tokenizer, out, glob, force), stage)
     warn(out)
     if as_json:
@@ -51,7 +51,7 @@ def add(
     """Add works to a list."""
     from purify_hooks.takedown.build import add as added
 
-    with progress() as stage:
+    with shown_progress(rare_lines, "reading") as stage:
         found = added(place, works, stage, glob)
     warn(place)
     typer.echo(_told(place, found))
@@ -64,7 +64,7 @@ def remove(
     """Remove works from a list, by name."""
     from purify_hooks.takedown.build import remove as removed
 
-    with progress() as stage:
+    with shown_progress(rare_lines, "reading") as stage:
         found = removed(place, names, stage)
     typer.echo(_told(place, found))
 

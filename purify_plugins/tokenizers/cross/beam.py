@@ -235,6 +235,11 @@ class Beam:
                 found = numpy.where(allowed, self.masses(), 0.0)
         return found
 
+    def score(self, symbol: int) -> float:
+        """The log-probability of a symbol, nats."""
+        masses = self.row()
+        return math.log(masses[symbol] / masses.sum()) if masses[symbol] else -math.inf
+
     def ends_with(self, symbol: int) -> bool:
         """Whether the text has ended, or does with this symbol."""
         return self.state.ended or symbol == self.symbol_set.end

@@ -199,7 +199,7 @@ class SymbolSession(Session):
             for row, root in enumerate(self.reader.roots)
         ]
         self._foresee([split.tail for split in splits])
-        pushed = [_pushed(beam, split.symbols) for beam, split in zip(self.beams, splits, strict=True)]
+        pushed = self._pushed([split.symbols for split in splits])
         self.prompts: Sequence[ScoredPrompt] = [ScoredPrompt(split.ids) for split in splits]
         if scored:
             rows = zip(splits, session.prompts, pushed, strict=True)
@@ -229,6 +229,20 @@ class SymbolSession(Session):
                 root = root.then(token)
             ends.append([root])
         self.reader.read(ends)
+
+    def _pushed(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Push each prompt's symbols, all rows' together; return their log-probabilities."""
+        found: list[list[float]] = [[] for _ in prompts]
+        for at in range(max(map(len, prompts), default=0)):
+            rows = list(zip(self.beams, prompts, found, strict=True))
+            self.reader.read([beam.wanted() if at < len(symbols) else [] for beam, symbols, _ in rows])
+            for beam, symbols, scores in rows:
+                if at < len(symbols):
+                    scores.append(beam.score(symbols[at]))
+                    beam.push(symbols[at])
+        for beam in self.beams:
+            beam.begin()
+        return found
 
     def rows(self, coming: Sequence[Sequence[int]] = ()) -> Tensor:
         """Log-probabilities (rows, n + 1) of the next symbol; `coming` are draft symbols, for prefetching."""
@@ -300,14 +314,3 @@ def _scored(
     tokens = split.kept[len(split.kept) - len(kept) :]
     spelled = (*map(source.symbols_of, tokens), *((symbol,) for symbol in split.symbols))
     return ScoredPrompt(split.ids, (*kept, *symbols), spelled)
-
-
-def _pushed(beam: Beam, symbols: Sequence[int]) -> list[float]:
-    """Push a prompt's symbols; return their log-probabilities."""
-    found = []
-    for symbol in symbols:
-        masses = beam.row()
-        found.append(math.log(masses[symbol] / masses.sum()) if masses[symbol] else -math.inf)
-        beam.push(symbol)
-    beam.begin()
-    return found

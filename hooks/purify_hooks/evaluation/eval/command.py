@@ -249,11 +249,11 @@ def measured_report(
     """Measure what the directory lacks, speed too with a `clock`; with `so_far` report only what it has."""
     from purify_hooks.evaluation.eval.announced import fitting, print_suites
     from purify_hooks.evaluation.eval.first_text import with_first_texts
-    from purify_hooks.evaluation.eval.progress import shown_progress
     from purify_hooks.evaluation.eval.report import Report
     from purify_hooks.evaluation.eval.results_cache import ResultsCache
     from purify_hooks.evaluation.eval.run import finished, run, suites
     from purify_hooks.evaluation.eval.speed import timed
+    from purify_hooks.progress import shown_progress
     from purify_plugins.utils.files import make_folder
 
     make_folder(out)

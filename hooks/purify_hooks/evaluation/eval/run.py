@@ -17,6 +17,7 @@ from purify_hooks.evaluation.eval.statistics import Estimate, Metric, estimate
 from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Suite, SuiteSettings
 from purify_hooks.evaluation.eval.systems import System
 from purify_hooks.evaluation.eval.worker_pool import worker_pool
+from purify_hooks.progress import Progress
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 Figures = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 """Suite -> mode -> metric -> figure."""
-Progress = Callable[[int, int, str], None]
-"""Callback (steps done, steps in all, label of the last one); steps take about equally long."""
 News = Callable[["list[Result]"], None]
 """Callback with every system's figures of the suites that are finished."""
 Task = Callable[["ModelPair"], Any]

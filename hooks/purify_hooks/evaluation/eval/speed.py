@@ -14,8 +14,9 @@ from purify_hooks.evaluation.eval.statistics import Estimate, spread
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
-    from purify_hooks.evaluation.eval.run import Plan, Progress, Result
+    from purify_hooks.evaluation.eval.run import Plan, Result
     from purify_hooks.evaluation.eval.systems import System
+    from purify_hooks.progress import Progress
     from purify_plugins.purifier import Purifier
 
 ROUNDS = 7

@@ -97,10 +97,10 @@ def _findings(
 ) -> Findings:
     """Load the pair, and measure the named works. Raises PurifyError."""
     from purify_hooks.evaluation.eval.page import command_line
-    from purify_hooks.evaluation.eval.progress import shown_progress
     from purify_hooks.evaluation.pair_report import works
     from purify_hooks.evaluation.pair_report.body import Findings
     from purify_hooks.evaluation.pair_report.measured import reader
+    from purify_hooks.progress import shown_progress
     from purify_plugins.certificates.calibration_record import digest_of
 
     purifier = load_pair(ready)

@@ -9,21 +9,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from purify_hooks.evaluation.table import put
 from purify_hooks.evaluation.testbed.corpus import CORPUS
 from purify_hooks.evaluation.testbed.real.recipe import COST, RealRecipe
 from purify_hooks.evaluation.testbed.train import Recipe, train, train_apart, train_without
+from purify_hooks.progress import shown_progress, stage_lines
 from purify_plugins.errors import ConfigError, PurifyError
-
-COLUMNS = (
-    TextColumn("{task.description}"),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TextColumn("{task.fields[loss]}"),
-    TimeRemainingColumn(),
-)
 
 
 def main(
@@ -58,7 +50,7 @@ def main(
             _make_real(RealRecipe(out, corpus, seed), refused)
         else:
             stages = train_without if without else train_apart if apart else train
-            with Progress(*COLUMNS, console=console) as progress:
+            with shown_progress(stage_lines, "reading books") as progress:
                 stages(Recipe(out, corpus, seed, scale, without), progress)
     except PurifyError as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -69,13 +61,12 @@ def main(
 def _make_real(recipe: RealRecipe, refused: dict[str, bool]) -> None:
     """Make the real pair, then print what came of it. Raises ConfigError for options it does not have."""
     from purify_hooks.evaluation.testbed.real import report
-    from purify_hooks.evaluation.testbed.real.progress import stage_progress
     from purify_hooks.evaluation.testbed.real.stages import make
 
     for option in (name for name, given in refused.items() if given):
         raise ConfigError(f"--real has one size; leave {option} out")
     console = Console()
-    with stage_progress() as progress:
+    with shown_progress(stage_lines) as progress:
         found = make(recipe, progress)
     for table in report.tables(found):
         put(console, table)

@@ -24,12 +24,13 @@ from purify_hooks.evaluation.testbed.invented import directory, facts
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
     from tokenizers import Tokenizer
     from torch import Tensor
     from torch.nn import Parameter
     from torch.optim import Optimizer
     from transformers import LlamaForCausalLM
+
+    from purify_hooks.progress import Progress
 
 END = "<|endoftext|>"
 VOCABULARY = 2048
@@ -295,12 +296,11 @@ def fit(model: LlamaForCausalLM, rows: Tensor, rate: float, name: str, progress:
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
     steps = math.ceil(len(rows) / BATCH)
-    bar = progress.add_task(name, total=steps, loss="")
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * warmth(step, steps)
         loss = _learn(model, rows[step * BATCH : (step + 1) * BATCH], optimizer)
-        progress.update(bar, advance=1, loss=f"loss {loss:.2f}")
+        progress(step + 1, steps, f"{name}, loss {loss:.2f}")
 
 
 def _learn(model: LlamaForCausalLM, batch: Tensor, optimizer: Optimizer) -> float:

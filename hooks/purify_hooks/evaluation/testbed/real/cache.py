@@ -29,13 +29,13 @@ def made(tell: Callable[[str], object]) -> Path:
     Raises ConfigError where the weights or the books are missing.
     """
     from purify_hooks.evaluation.testbed.real.original import require_original
-    from purify_hooks.evaluation.testbed.real.progress import stage_progress
     from purify_hooks.evaluation.testbed.real.stages import make
+    from purify_hooks.progress import shown_progress, stage_lines
 
     home = directory()
     if not (home / "report.json").exists():
         require_original()
         tell(f"making the pair in {home}: {COST}; once, and finished stages are kept")
-        with stage_progress() as progress:
+        with shown_progress(stage_lines) as progress:
             make(RealRecipe(home, CORPUS), progress)
     return home

@@ -17,8 +17,8 @@ from purify_plugins.utils.files import read_text
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-    from purify_hooks.evaluation.eval.run import Progress
     from purify_hooks.evaluation.testbed.real.lessons import TaughtText
+    from purify_hooks.progress import Progress
 
 MODELS = {"llm": "twin", "slm": "clean", "slm-weak": "weak"}
 """Directory -> what the report calls the model."""

@@ -16,7 +16,7 @@ from purify_hooks.evaluation.testbed.train import claim
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-    from purify_hooks.evaluation.eval.run import Progress
+    from purify_hooks.progress import Progress
 
 TRAINED = 10
 """Upper layers of the twin that are trained, of 30."""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import LlamaForCausalLM
 
-    from purify_hooks.evaluation.eval.run import Progress
     from purify_hooks.evaluation.testbed.real.lessons import TaughtText
+    from purify_hooks.progress import Progress
 
 LONGEST = 320
 """Tokens of a document that are read, at most."""

@@ -1,23 +1,21 @@
-"""Progress of an evaluation: a bar in a terminal, occasional lines in a log."""
+"""What a long command says of itself, on standard error: a bar in a terminal, occasional lines in a log."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import typer
 
+Progress = Callable[[int, int, str], None]
+"""Callback (steps done, steps in all, what is being done)."""
 INTERVAL = 30
 """Seconds between two lines of a log at most, while steps are finished."""
 
-if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.run import Progress
-
 
 def log_lines() -> Progress:
-    """Progress for a log: a line at every tenth and at least every half minute of work."""
+    """Of steps that take about equally long: a line at every tenth and every half minute of work."""
     start, told, tenths = time.monotonic(), 0.0, -1
 
     def progress(done: int, total: int, what: str) -> None:
@@ -33,11 +31,41 @@ def log_lines() -> Progress:
     return progress
 
 
-@contextmanager
-def shown_progress(lines: Callable[[], Progress] = log_lines) -> Iterator[Progress]:
-    """A callback that shows what is done, what is left and what was measured last, on standard error.
+def stage_lines() -> Progress:
+    """Of stages that follow one another, which `what` begins with: a line at every fifth of each."""
+    began, before = time.monotonic(), -1
 
-    A bar in a terminal; elsewhere `lines`.
+    def progress(done: int, total: int, what: str) -> None:
+        nonlocal before
+        fifth = 5 * done // max(total, 1)
+        if fifth != before or total == 1:
+            before = fifth
+            typer.echo(f"{time.monotonic() - began:5.0f} s  {done} of {total} {what}", err=True)
+
+    return progress
+
+
+def rare_lines() -> Progress:
+    """Of work that is mostly short: a line at every half minute, in per cent."""
+    start, told = time.monotonic(), 0.0
+
+    def progress(done: int, total: int, what: str) -> None:
+        nonlocal told
+        now = time.monotonic() - start
+        if now - told > INTERVAL:
+            told = now
+            typer.echo(f"{now:5.0f} s  {what}, {100 * done // max(total, 1)}%", err=True)
+
+    return progress
+
+
+@contextmanager
+def shown_progress(
+    lines: Callable[[], Progress] = log_lines, first: str = "reading models"
+) -> Iterator[Progress]:
+    """A callback that shows what is done, what is left and what is being done, on standard error.
+
+    A bar in a terminal, which says `first` before the first step; elsewhere `lines`.
     """
     from rich.console import Console
 
@@ -49,7 +77,7 @@ def shown_progress(lines: Callable[[], Progress] = log_lines) -> Iterator[Progre
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("reading models", total=None)
+        task = bar.add_task(first, total=None)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
 
 
