@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from purify_hooks.evaluation.eval.statistics import Sample
 from purify_plugins.canonical_json import canonical, jsonable, options
 from purify_plugins.errors import ConfigError
-from purify_plugins.foreign import adapted_policy, is_policy
 from purify_plugins.utils.files import read_bytes
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.suites.base import Suite
     from purify_hooks.evaluation.eval.systems import System
+    from purify_plugins.plugin.manager import Plugins
     from purify_plugins.policy import FusionPolicy
 
 MEASURING = (
@@ -82,7 +82,7 @@ def key(pair: ModelPair, system: System, name: str, suite: Suite, mode: str) -> 
         "system": system.key if system.alone else "both",
         "policy": {"name": system.policy, "fields": options(policy, pair.plugins.name_of)},
         "suite": {"name": name, "mode": mode},
-        "code": [*map(code, (*_policies(policy), *_modules(suite), *MEASURING))],
+        "code": [*map(code, (*_policies(pair.plugins, policy), *_modules(suite), *MEASURING))],
         "questions": suite.questions.digest,
         "settings": asdict(suite.settings),
         **(_stages(pair, system.chain) if system.chain else {}),
@@ -90,11 +90,12 @@ def key(pair: ModelPair, system: System, name: str, suite: Suite, mode: str) -> 
     return hashlib.sha256(canonical(body).encode()).hexdigest()
 
 
-def _policies(policy: FusionPolicy) -> list[str]:
+def _policies(plugins: Plugins, policy: FusionPolicy) -> list[str]:
     """The modules of a policy and of any policy inside it, and what these import."""
-    own, inner = policy.original, getattr(policy.original, "__dict__", {}).values()
-    inside = [module for each in inner if is_policy(each) for module in _policies(adapted_policy(each))]
-    return sorted({*reached(type(own).__module__), *inside})
+    told = options(policy, plugins.name_of).values()
+    inside = [plugins.policy(each) for each in told if isinstance(each, Mapping) and "name" in each]
+    more = [module for each in inside for module in _policies(plugins, each)]
+    return sorted({*reached(type(policy.original).__module__), *more})
 
 
 def _modules(suite: Suite) -> list[str]:
