@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from purify_hooks.evaluation.eval.results_cache import Cell, lines
-from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, texts
+from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, Samples, texts
 from purify_hooks.evaluation.eval.systems import ALONE, System
 
 if TYPE_CHECKING:
@@ -107,16 +107,23 @@ class Measurement:
         """Keep a piece's scores; the missing cells, once every piece is there."""
         self._scores.update(zip(piece, found.scores, strict=True))
         self._seconds += found.seconds
-        return list(self._cells(pair)) if len(self._scores) == len(self.texts) else []
+        return self.cells(pair) if len(self._scores) == len(self.texts) else []
 
-    def _cells(self, pair: ModelPair) -> Iterator[Cell]:
+    def cells(self, pair: ModelPair) -> list[Cell]:
+        """The missing cells, once every piece is there; without a figure where nothing is asked."""
         keys = {(each.system.key, each.mode): each.key for each in self.missing}
         scores = [self._scores[at] for at in range(len(self.texts))]
         each = round(self._seconds / max(len(keys), 1), 2)
-        for system, by_mode in zip(self.systems, self.suite.judged(pair, self.items, scores), strict=True):
-            for mode, samples in by_mode.items():
-                if key := keys.get((system.key, mode)):
-                    yield Cell(key, system.key, self.name, mode, each, samples)
+        nothing: Sequence[dict[str, Samples]] = [
+            {mode: {} for mode in self.suite.modes} for _ in self.systems
+        ]
+        found = self.suite.judged(pair, self.items, scores) if scores else nothing
+        return [
+            Cell(key, system.key, self.name, mode, each, samples)
+            for system, by_mode in zip(self.systems, found, strict=True)
+            for mode, samples in by_mode.items()
+            if (key := keys.get((system.key, mode)))
+        ]
 
 
 def pieces(every: Sequence[ForcedText], systems: int) -> Iterator[list[int]]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.chains import Chain
     from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.types import Alignment, Fidelity
 
 Figures = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 """Suite -> mode -> metric -> figure."""
@@ -36,18 +37,24 @@ Pool = Callable[[int], AbstractContextManager[Executor]]
 
 
 class ModelNames(NamedTuple):
-    """What a process loads: two models, plugins by name (None: the environment's), the batch size."""
+    """What a process loads: two models, plugins by name (None: the environment's), the batch size.
+
+    `alignment` and `fidelity` are how the two are fused, as in a configuration.
+    """
 
     llm: Any
     slm: Any
     plugins: tuple[str, ...] | None = None
     batch: int = 64
+    alignment: Alignment = "auto"
+    fidelity: Fidelity = "default"
 
     def load(self) -> ModelPair:
         from purify_hooks.evaluation.eval.model_pair import ModelPair
         from purify_plugins.plugin.manager import load_plugins
 
-        return ModelPair.load(self.llm, self.slm, load_plugins(self.plugins), self.batch)
+        how = self.batch, self.alignment, self.fidelity
+        return ModelPair.load(self.llm, self.slm, load_plugins(self.plugins), *how)
 
 
 @dataclass(frozen=True)
@@ -179,16 +186,17 @@ def measurements(
 def unread(
     forced: Sequence[Measurement], pair: ModelPair, cache: ResultsCache
 ) -> Iterator[tuple[Measurement, list[int]]]:
-    """The pieces that no earlier run has read; the others are added, and what they complete is cached."""
+    """The pieces that no earlier run has read; the others are added, and what needs no more is cached."""
     known = kept_pieces(cache.pieces)
     for suite in forced:
+        cells = [] if suite.pieces else suite.cells(pair)
         for piece in suite.pieces:
-            found = known.get(suite.key(piece))
-            if found is None:
-                yield suite, piece
+            if found := known.get(suite.key(piece)):
+                cells = suite.add(piece, found, pair)
             else:
-                for cell in suite.add(piece, found, pair):
-                    cache.add(cell)
+                yield suite, piece
+        for cell in cells:
+            cache.add(cell)
 
 
 def finished(plan: Plan, pair: ModelPair, cache: ResultsCache) -> Plan:
