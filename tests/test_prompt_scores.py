@@ -15,7 +15,8 @@ from purify_plugins.decode.sessions import SessionPair
 from purify_plugins.testbed import HOME, LLM, SLM, SLM_1024
 from purify_plugins.tokenizers.cross.prompt_scores import shared_symbol_scores
 from purify_plugins.tokenizers.cross.symbols import byte_symbols
-from purify_plugins.types import Chat, Prompt, ScoredPrompt
+from purify_plugins.tokenizers.template_words import without_template, written
+from purify_plugins.types import Chat, Prompt, ScoredPrompt, Vocabulary
 from tests.toys import pair
 
 BYTES = byte_symbols().vocabulary
@@ -62,6 +63,43 @@ def test_a_token_without_mass_counts_where_it_stands_only() -> None:
     llm = scored(("a", -1.0), ("b", -math.inf), ("c", -2.0))
     slm = scored(("a", -4.0), ("b", -8.0), ("c", -16.0))
     assert shared(llm, slm) == [(-1.0, -4.0), (-math.inf, -8.0), (-2.0, -16.0)]
+
+
+def test_a_template_s_words_are_none_of_the_conversation() -> None:
+    """A model that was not taught its template gives "assistant" e^-30, and would count as the worse one."""
+    turn = [("<s>", -1.0), ("us", -27.0), ("er", -9.0), ("\n", -13.0), ("user", -2.0), (" hi", -4.0)]
+    read = scored(*turn, ("<e>", -1.0), ("\n", -2.0), ("<s>", -1.0), ("assistant", -30.0), ("\n", -17.0))
+    found = without_template(read, BYTES)
+    assert found.logprobs == read.logprobs
+    spelled = [bytes(each) for each in found.spelled]
+    assert spelled == [b"", b"", b"", b"", b"user", b" hi", b"", b"", b"", b"", b""]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "said"),
+    [
+        ([None, b"assistant", None, b"\n\n", b"Hi"], b"Hi"),  # Llama 3
+        ([None, b"model", b"\n", b"ass", b"et"], b"asset"),  # Gemma
+        ([None, b" Use", b" it", None], b" Use it"),  # Mistral
+        ([None, b"use", b"ful"], b"useful"),
+        ([b"user", b"\n", b"Hi"], b"user\nHi"),  # its control token was not scored: it may be text
+        ([b"a", None, b"\n", None], b"a"),
+    ],
+)
+def test_what_a_template_wrote_follows_a_control_token(pieces: list[bytes | None], said: bytes) -> None:
+    pairs = zip(pieces, written(pieces), strict=True)
+    assert b"".join(piece or b"" for piece, theirs in pairs if not theirs) == said
+
+
+def test_an_answer_begins_alike_whatever_a_model_makes_of_its_template() -> None:
+    """The hedge took the LLM for the worse model at each chat's beginning, and gave the SLM half of it."""
+    vocabulary = Vocabulary((b"\n", b"user", b"Why", b"?", b""), frozenset((4,)), {4: "<|im_end|>"})
+    prompt, said = (4, 1, 0, 2, 3, 4, 0), (2, 3)
+    one, other = (
+        without_template(ScoredPrompt((3, *prompt), scores), vocabulary)
+        for scores in ((-1.0, -30.0, -9.0, -2.0, -3.0, -1.0, -9.0), (0.0, 0.0, 0.0, -2.0, -3.0, 0.0, 0.0))
+    )
+    assert one == other == ScoredPrompt(said, (-2.0, -3.0))
 
 
 @cache

@@ -17,6 +17,7 @@ from purify_plugins.decode.row import rows_of
 from purify_plugins.errors import NumericError, SourceError
 from purify_plugins.policy import Context
 from purify_plugins.tokenizers.cross.prompt_scores import PromptScore, shared_symbol_scores
+from purify_plugins.tokenizers.template_words import without_template
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
@@ -198,9 +199,13 @@ class SessionPair:
         return Context(scores[..., 0], scores[..., 1], lengths, modes, tokens.reshape(shape))
 
     def _shared(self, llm: ScoredPrompt, slm: ScoredPrompt, lookback: int) -> list[PromptScore]:
+        """The scores of the text that both read; what a chat template writes is none."""
+        vocabulary = self.decoder.vocabulary
         if not (llm.spelled and slm.spelled):
-            return shared_scores(llm.last(lookback), slm.last(lookback))
-        scores = shared_symbol_scores(llm, slm, self.decoder.vocabulary)
+            llm, slm = llm.last(lookback), slm.last(lookback)
+            return shared_scores(without_template(llm, vocabulary), without_template(slm, vocabulary))
+        llm, slm = without_template(llm, vocabulary), without_template(slm, vocabulary)
+        scores = shared_symbol_scores(llm, slm, vocabulary)
         return scores[max(len(scores) - lookback, 0) :]
 
     def close(self) -> None:

@@ -1,0 +1,56 @@
+"""What a chat template writes into a prompt, which says nothing of how well a model knows the text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from purify_plugins.types import ScoredPrompt, Vocabulary
+
+ROLES = frozenset(
+    b"assistant developer environment function ipython model observation system tool user".split()
+)
+"""The names of roles that templates write after a control token."""
+
+
+def without_template(prompt: ScoredPrompt, vocabulary: Vocabulary) -> ScoredPrompt:
+    """A prompt without the scores of what its template wrote: control tokens, and a role's name after one.
+
+    Templates are left out where models learn from chats, so a model may find its own role's name next to
+    impossible; beside another model's score that would say that it is the worse one, before it has said a
+    word. `vocabulary` is of the prompt's ids, or of `spelled`.
+    """
+    scored = prompt.tokens[len(prompt.tokens) - len(prompt.logprobs) :]
+    if prompt.spelled:
+        pieces = [vocabulary.spell(each) if each else None for each in prompt.spelled]
+        pairs = zip(prompt.spelled, written(pieces), strict=True)
+        return prompt._replace(spelled=tuple(() if theirs else each for each, theirs in pairs))
+    silent = vocabulary.control.keys() | vocabulary.eos
+    pieces = [None if token in silent else vocabulary.tokens[token] for token in scored]
+    kept = [at for at, theirs in enumerate(written(pieces)) if not theirs]
+    return prompt._replace(
+        tokens=tuple(scored[at] for at in kept), logprobs=tuple(prompt.logprobs[at] for at in kept)
+    )
+
+
+def written(pieces: Sequence[bytes | None]) -> list[bool]:
+    """Which pieces of a prompt its template wrote; None is a control token.
+
+    After each control token these are white space and one role's name, in one piece or several. A message
+    that itself begins with a role's name, right after a control token, loses that word.
+    """
+    found: list[bool] = []
+    header: bytes | None = None  # what stands between the last control token and here; None: a message
+    begun = 0  # pieces of what may become a role's name
+    for piece in pieces:
+        header = b"" if piece is None else None if header is None else header + piece
+        name = None if header is None else header.strip()
+        if name is not None and (not name or name in ROLES):
+            found[len(found) - begun :] = [True] * (begun + 1)
+            begun = 0
+            continue
+        begun = begun + 1 if name and any(role.startswith(name) for role in ROLES) else 0
+        header = header if begun else None
+        found.append(False)
+    return found
