@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from purify_hooks.calibration.checking import check_text, compared
-from purify_hooks.calibration.measure import ScoredPassage, perplexity, score_texts
+from purify_hooks.calibration.measure import ScoredPassage, left_out, perplexity, score_texts
 from purify_hooks.calibration.result import predicts_better_copying
 from purify_hooks.calibration.sample import TextPassage, TextSample, default_sample, sample_of
 from purify_hooks.calibration.target import alone, copied
@@ -106,6 +106,19 @@ def test_what_is_no_text_is_told(tmp_path: Path, content: bytes, words: str) -> 
 
 
 # What is measured
+
+
+def test_text_without_spaces_whose_characters_are_several_tokens_is_read_and_scored() -> None:
+    """It was too long for the models, whose context it was cut to by characters, or left out in silence."""
+    llm, slm = both()
+    text = "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心。" * 20
+    sample = TextSample("x", (TextPassage("x", text), TextPassage("x", text, "何？"))).within(512)
+    assert all(len(each.text.encode()) <= 384 for each in sample.passages)
+    assert "".join(each.text for each in sample.passages[:-1]) == text
+    found = score_texts(llm, slm, sample)
+    assert left_out(len(sample.passages), len(found)) == ""
+    scored = sum(len(llm.encode(each.scored)) for each in sample.passages)
+    assert sum(len(each.llm) for each in found) > 0.95 * scored
 
 
 def test_a_text_s_scores_are_those_of_teacher_forcing() -> None:
@@ -373,6 +386,14 @@ def test_a_check_measures_both_models_on_each_kind_of_text(tmp_path: Path) -> No
 def test_a_check_stops_when_its_time_is_over_and_reads_one_text_at_least() -> None:
     found = checked(real("windowed"), seconds=1e-9, texts=())
     assert list(found.facts) == ["prose"]
+
+
+def test_passages_that_cannot_be_compared_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair of which nothing could be compared was passed without a word."""
+    monkeypatch.setattr("purify_hooks.calibration.checking.score_texts", lambda *asked: [])
+    found = checked(real("windowed"))
+    assert found.facts == {}
+    assert found.warnings == [left_out(15, 0)]
 
 
 @pytest.mark.parametrize(

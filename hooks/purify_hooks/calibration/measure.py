@@ -63,13 +63,23 @@ def score_texts(
     return [each for each in passages if len(each.llm)]
 
 
+def left_out(passages: int, found: int) -> str:
+    """A sentence on passages that were read and not compared; "" where all were."""
+    if found == passages:
+        return ""
+    return (
+        f"{passages - found} of {passages} passages could not be compared and are left out: a model's "
+        "tokenizer changes them, or they are a few characters long"
+    )
+
+
 def _readings(
     side: str, source: LogitSource, passages: Sequence[TextPassage]
 ) -> Iterator[list[ScoredPrompt]]:
     """The scored prompts of the passages, in order, a few at a time."""
     prompts = [_prompt(source, each) for each in passages]
-    longest = max(len(each.text) + len(each.ask) for each in passages)
-    # A token of ordinary text has two characters or more, on average.
+    longest = max(len(f"{each.text}{each.ask}".encode()) for each in passages)  # a byte may be a token
+    # A token of ordinary text has two bytes or more, on average.
     rows = max(1, 2 * LOGITS // (longest * len(source.vocabulary)))
     for at in range(0, len(prompts), rows):
         session, _ = source.open(prompts[at : at + rows], scored=longest)

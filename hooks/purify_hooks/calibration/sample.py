@@ -39,19 +39,22 @@ class TextPassage:
         """The chat that the text answers."""
         return Chat(({"role": "user", "content": self.ask},))
 
-    def parts(self, most: int) -> Iterator[TextPassage]:
-        """The passage in parts of at most so many characters; of a chat's answer the beginning."""
+    def parts(self, most: int, size: int | None = None) -> Iterator[TextPassage]:
+        """The passage in parts of at most so many characters and bytes; of a chat's answer the beginning."""
+        size = 4 * most if size is None else size
         if self.ask:
-            yield replace(self, text=self.text[:most])
+            yield replace(self, text=self.text[:most].encode()[:size].decode(errors="ignore"))
             return
-        yield from (replace(self, text=part) for part in pieces(self.text, most) if part.strip())
+        yield from (replace(self, text=part) for part in pieces(self.text, most, size) if part.strip())
 
     @property
     def scored(self) -> str:
         """The part whose tokens are scored: not the first words of a text, which have no context."""
         if self.ask:
             return self.text
-        return self.text[max(self.text.find(" ", OPENING), 0) :]
+        spaceless = OPENING if len(self.text) > 2 * OPENING else 0
+        found = self.text.find(" ", OPENING)
+        return self.text[found if found >= 0 else spaceless :]
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,15 @@ class TextSample:
         return sum(len(each.text) for each in self.passages)
 
     def within(self, *contexts: int | None, most: int = LONGEST) -> TextSample:
-        """Passages of at most `most` characters, and of half as many as the shortest context has tokens."""
-        most = min([most, *(length // 2 for length in contexts if length is not None)])
-        return TextSample(self.name, tuple(part for each in self.passages for part in each.parts(most)))
+        """Passages of at most `most` characters, and of half as many as the shortest context has tokens.
+
+        Of bytes, which may be a token each, they have three quarters as many at most.
+        """
+        shortest = min((length for length in contexts if length is not None), default=None)
+        if shortest is not None:
+            most = max(min(most, shortest // 2), 1)
+        size = None if shortest is None else shortest * 3 // 4
+        return TextSample(self.name, tuple(part for each in self.passages for part in each.parts(most, size)))
 
     def in_turn(self) -> TextSample:
         """The same passages, one of each kind and then another of each."""
@@ -135,11 +144,17 @@ def _read(path: Path) -> Iterator[TextPassage]:
     yield from TextPassage(path.stem, text.strip()).parts(LONGEST)
 
 
-def pieces(text: str, most: int) -> Iterator[str]:
-    """The text in pieces of at most so many characters, cut at an empty line, a line's end or a space."""
+def pieces(text: str, most: int, size: int) -> Iterator[str]:
+    """The text in pieces of so many characters and bytes at most; of one character at least.
+
+    They are cut at an empty line, a line's end or a space.
+    """
     while len(text) > most:
         ends = (text.rfind(mark, most // 2, most) for mark in ("\n\n", "\n", " "))
         at = next((end for end in ends if end > 0), most)
-        yield text[:at]
+        yield from pieces(text[:at], at, size)
         text = text[at:].lstrip("\n")
-    yield text
+    if len(text) > 1 and len(text.encode()) > size:
+        yield from pieces(text, len(text) // 2, size)
+    else:
+        yield text
