@@ -90,6 +90,26 @@ def test_passages_fit_the_shortest_context() -> None:
     assert default_sample().within(None, 8192).characters > 0.99 * default_sample().characters
 
 
+SPACELESS = "昔々、ある山の奥に、年老いた王がすんでいました。" * 40
+
+
+def test_passages_fit_in_any_alphabet_and_lose_nothing() -> None:
+    """Japanese is three tokens a character to an English tokenizer: half a context of it was too long."""
+    whole = TextSample("x", (TextPassage("x", SPACELESS),))
+    found = whole.within(512, None)
+    assert all(0 < len(each.text.encode()) <= 384 for each in found.passages)
+    assert "".join(each.text for each in found.passages) == SPACELESS
+    assert whole.within(None).passages == whole.passages
+    assert whole.within(8192).passages == whole.passages
+
+
+def test_text_without_spaces_is_scored_to_its_beginning() -> None:
+    """As many tokens were scored as the text has characters, which is its last third."""
+    sample = TextSample("x", (TextPassage("x", SPACELESS[:100]),))
+    [found] = score_texts(*both(), sample)
+    assert len(found.llm) > 250
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
