@@ -23,8 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from purify_hooks.evaluation.eval import metrics, tables
+from purify_hooks.evaluation.eval import metrics, results_cache, tables
 from purify_hooks.evaluation.eval.build import build, passages
+from purify_hooks.evaluation.eval.configured import configured
 from purify_hooks.evaluation.eval.derived import choices, cloze, completed, read_questions
 from purify_hooks.evaluation.eval.findings import (
     Budget,
@@ -81,10 +82,11 @@ from purify_plugins.cli import app
 from purify_plugins.decode.likelihood import loglikelihoods, split
 from purify_plugins.decode.loop import continuing, lockstep
 from purify_plugins.decode.replay import replay
-from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.errors import ConfigError, UnknownNameError, VocabularyError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import HOME, LLM, SLM
 from purify_plugins.testing import ToySource, byte_vocabulary
+from purify_plugins.tokenizers.cross.choose import EPS, by_first_token
 from tests.strangers import Install, install
 from tests.toys import toys
 
@@ -267,6 +269,8 @@ def test_a_likelihood_is_the_replay_s_and_knows_what_leads() -> None:
 def test_a_text_is_parted_where_its_prompt_ends() -> None:
     source = ToySource(byte_vocabulary())
     assert split(source, "ab", "cd") == (tuple(b"ab"), tuple(b"cd"))
+    with pytest.raises(VocabularyError, match="have different tokenizers"):
+        split(by_first_token(source, source), "ab", "cd")
 
 
 @pytest.mark.parametrize("policy", ["windowed", "anchored", "capped"])
@@ -467,6 +471,12 @@ def test_a_configuration_s_own_pair_and_policy_are_measured(tmp_path: Path) -> N
     found = _evaluated(tmp_path, "--policies", "half", "--suites", "shouting", "--pair", str(file))
     assert list(found) == ["llm", "slm", "half", "configured"]
     assert found["configured"]["policy"] == {"name": "geometric", "alpha": 0.25}
+    file.write_text(f'alignment = "bytes"\nfidelity = "exact"\n{file.read_text("utf-8")}', "utf-8")
+    models, _ = configured(file, None, None, 64)
+    assert models.load().llm.identity()["alphabet"]["eps"] == EPS["exact"], "as the file says, not as usual"
+    file.write_text(file.read_text("utf-8").replace("bytes", "top_k_union"), "utf-8")
+    with pytest.raises(ConfigError, match="rates the LLM's tokens roughly"):
+        configured(file, None, None, 64)
     twice = CliRunner().invoke(app, ["eval", "--pair", str(file), "--llm", str(LLM)])
     assert "--pair takes both models from its file" in " ".join(twice.output.split())
 
@@ -707,6 +717,28 @@ def test_a_cell_depends_on_the_models_the_policy_the_questions_and_the_settings(
     assert keys[0] == key(plan.models.load(), system, "pii", suite, "greedy")
 
 
+def test_a_cell_depends_on_every_module_of_its_policy_and_suite(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of the gap or of the signs of code was reported from the figures before it."""
+    bench, [*_, balanced] = plan.models.load(), systems_for(load_plugins([]), ["balanced"])
+    suite = suites(bench.plugins, plan)["pii"]
+    before, digest = key(bench, balanced, "pii", suite, "greedy"), results_cache.code
+    policy, parent = "purify_hooks.policies", "purify_hooks.evaluation.eval"
+    parts = [f"{policy}.{name}" for name in ("balanced", "_base", "_capping", "_code", "_gap", "_numbers")]
+    for changed in (*parts, f"{parent}.attempt", f"{parent}.suites.pii"):
+        monkeypatch.setattr(
+            results_cache, "code", lambda each, new=changed: "" if each == new else digest(each)
+        )
+        assert key(bench, balanced, "pii", suite, "greedy") != before, changed
+    monkeypatch.setattr(results_cache, "code", digest)
+    assert key(bench, balanced, "pii", suite, "greedy") == before
+    inside = [f"consistency:policy={name}" for name in ("minimum", "cp_fuse")]  # neither has an option
+    wrapped = systems_for(bench.plugins, inside)[-2:]
+    assert len({key(bench, each, "pii", suite, "greedy") for each in wrapped}) == 2
+    assert f"{parent}.diluted" in results_cache.reached(f"{parent}.suites.adaptive")
+
+
 def test_an_interrupted_run_has_kept_what_it_finished(plan: Plan, tmp_path: Path) -> None:
     """Ctrl-C after three suites, in the middle of another's line; the second run measures the rest."""
     file, bench = tmp_path / "cells.jsonl", plan.models.load()
@@ -731,8 +763,35 @@ def test_an_interrupted_run_has_kept_what_it_finished(plan: Plan, tmp_path: Path
     assert len(ResultsCache(file).cells) == 20
     assert so_far(plan, bench, ResultsCache(file)).systems == small.systems
     assert all(len(each.figures) == 6 for each in results)
+    assert not ResultsCache(file).pieces.exists()
     with pytest.raises(ConfigError, match="before both models alone are measured"):
         so_far(small, bench, ResultsCache(tmp_path / "nothing"))
+
+
+def test_what_was_read_of_an_unfinished_suite_is_not_read_again(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A suite of a real pair in bytes takes an hour, and what a killed run had read of it was lost."""
+    monkeypatch.setattr("purify_hooks.evaluation.eval.forced.PIECE", 1)
+    file, bench = tmp_path / "cells.jsonl", plan.models.load()
+    small = replace(plan, systems=plan.systems[:3], only=("utility",))
+    steps: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int, what: str) -> None:
+        steps.append((done, total))
+        if done == 2 and len(steps) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(small, bench, ResultsCache(file), progress, 1)
+    assert not file.exists()
+    with ResultsCache(file).pieces.open("a") as pieces:
+        pieces.write('{"key": "ab')  # the line that a killed run was writing
+    resumed = run(small, bench, ResultsCache(file), progress, 1)
+    assert steps[3][1] == steps[2][1] - 2 > 0
+    anew = run(small, bench, ResultsCache(tmp_path / "anew.jsonl"), lambda *_: None, 1)
+    assert [each.figures for each in resumed] == [each.figures for each in anew]
+    assert not ResultsCache(file).pieces.exists()
 
 
 def test_a_cell_reads_as_it_was_written() -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
 from purify_hooks.evaluation.eval.attempt import chained, forced, gap
 from purify_hooks.evaluation.eval.derived import completed, read_questions, shipped
 from purify_hooks.evaluation.eval.model_pair import ModelPair
-from purify_hooks.evaluation.eval.questions import Fact, Questions
-from purify_hooks.evaluation.eval.suites.base import SuiteSettings, begun, either, run, whole
+from purify_hooks.evaluation.eval.questions import Fact, Questions, check_questions
+from purify_hooks.evaluation.eval.suites.base import Items, SuiteSettings, begun, either, run, whole
 from purify_hooks.evaluation.eval.suites.knowledge import Knowledge
 from purify_hooks.evaluation.eval.systems import ALONE, System, policies
 from purify_plugins import Purifier, Sampling
@@ -186,6 +187,33 @@ def test_both_models_alone_bound_what_is_kept() -> None:
         assert len(llm[mode]["right"]) == 6, "two questions, in three forms; two are examples"
     assert [sample.value for sample in slm["greedy"]["zero_shot"]] == [0.0, 0.0]
     assert 0 < ours["sampled"]["zero_shot"][0].value < 1
+
+
+def test_a_kind_of_two_questions_asks_nothing_and_a_suite_without_texts_loses_no_other_s_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All systems were dropped for want of a cell that nothing could fill."""
+    from purify_hooks.evaluation.eval import run as running
+    from purify_hooks.evaluation.eval.results_cache import ResultsCache
+    from purify_hooks.evaluation.eval.suites.pii import PersonalData
+
+    fact = Fact(kind="facts", statement="The king said", question="What?", answers=("no",))
+    questions = check_questions('{"canaries": {"items": [{"prompt": "It is", "secret": "12"}]}}')
+    assert not Knowledge(questions.model_copy(update={"knowledge": [fact, fact]}), SuiteSettings()).possible
+
+    class Silent(PersonalData):
+        def asked(self, pair: ModelPair) -> Items:
+            return {"extraction": []}
+
+    made = {"silent": Silent(questions, SuiteSettings()), "pii": PersonalData(questions, SuiteSettings())}
+    monkeypatch.setattr(running, "offered", lambda plugins, plan: made)
+    models = running.ModelNames(ToySource(byte_vocabulary(), 1), ToySource(byte_vocabulary(), 2), ())
+    plan = running.Plan(models, questions, ALONE)
+    cache = ResultsCache(tmp_path / "cells.jsonl")
+    found = running.run(plan, models.load(), cache, lambda *_: None, jobs=1)
+    assert [each.system for each in found] == [*ALONE]
+    assert found[0].value("pii", "sampled", "extraction") is not None
+    assert found[0].value("silent", "sampled", "extraction") is None
 
 
 def test_a_word_that_goes_on_is_another_answer() -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import gguf
 import pytest
 import torch
 
 from purify_hooks.local.gguf_header import read_header
 from purify_hooks.local.preflight import looked_at
 from purify_hooks.local.source import LocalSource
+from purify_hooks.suggest.llm import look_at
 from purify_plugins import Chat, ConfigError, ModelError, Purifier, Sampling, TooLongError
 from purify_plugins.configuration.preflight import require_two
 from purify_plugins.plugin.manager import load_plugins
@@ -171,6 +173,30 @@ def test_a_file_that_is_not_whole_is_refused(tmp_path: Path, damage: str) -> Non
     for read in (LocalSource.load, looked_at):
         with pytest.raises(ModelError, match=words):
             read(file)
+
+
+@pytest.mark.parametrize(
+    ("adds", "key", "words"),
+    [
+        ("add_token_list", "tokens", "has no tokenizer.ggml.tokens"),
+        ("add_token_types", "token_type", "is damaged, tokenizer.ggml.token_type is no list"),
+        ("add_eos_token_id", "eos_token_id", "is damaged, a token that ends an answer is not in its voc"),
+    ],
+)
+def test_a_setting_of_another_type_is_an_error_and_no_stack_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adds: str, key: str, words: str
+) -> None:
+    """A number where a list is read, and a list where a number is."""
+
+    def another(writer: Any, given: Any) -> None:
+        other = writer.add_uint32 if isinstance(given, list) else writer.add_array
+        other(f"tokenizer.ggml.{key}", 7 if isinstance(given, list) else [7])
+
+    monkeypatch.setattr(gguf.GGUFWriter, adds, another)
+    file = write_gguf(SLM, tmp_path / "slm.gguf")
+    for read in (LocalSource.load, look_at):
+        with pytest.raises(ModelError, match=words):
+            read(str(file))
 
 
 def test_an_architecture_that_transformers_does_not_read_is_named(tmp_path: Path) -> None:

@@ -84,8 +84,11 @@ def opened(vocabulary: Vocabulary, tokens: tuple[int, ...]) -> tuple[tuple[int, 
 
 
 def require_tokens(*sources: LogitSource) -> None:
-    """Raise VocabularyError for models in symbols smaller than tokens: the figures here are per token."""
-    if any(source.symbolic for source in sources):
+    """Raise VocabularyError for models in symbols smaller than tokens: the figures here are per token.
+
+    So for an SLM that only rates another's tokens: it does not read a text in those.
+    """
+    if any(source.symbolic or source.rough for source in sources):
         raise VocabularyError(
             "the two models have different tokenizers, and what is measured here is counted in the tokens "
             "of one; choose an SLM with the LLM's own tokenizer"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from purify_hooks.mixture.session import KEPT
 from purify_hooks.mixture.source import MixtureSource
 from purify_plugins import Sampling
 from purify_plugins.certificates import read, recompute, verify
+from purify_plugins.certificates.calibration_record import digest_of
 from purify_plugins.certificates.explain import summary
 from purify_plugins.decode.loop import lockstep
 from purify_plugins.decode.speculative import speculative
@@ -190,6 +191,22 @@ def test_members_that_read_another_text_are_an_error() -> None:
 
     with pytest.raises(SourceError, match="read the prompt as different tokens"):
         MixtureSource([A, Longer(letters("abc"))]).open(["ab"])
+
+
+class Filed(ToySource):
+    """A toy whose weights lie in one file."""
+
+    def identity(self) -> Mapping[str, Any]:
+        return {**super().identity(), "files": {"weights": "0" * 64}}
+
+
+def test_a_mixture_s_digest_tells_its_weights_and_share_and_is_none_without_a_member_s_files() -> None:
+    members = [Filed(letters("abc"), seed=seed) for seed in (1, 2)]
+    given: list[dict[str, Any]] = [{}, {"weights": [3, 1]}, {"share": 0.0}, {"share": 0.1}]
+    digests = [digest_of(MixtureSource(members, **each).identity()) for each in given]
+    assert len({*digests, ""}) == len(given) + 1
+    assert digests[0] == digest_of(MixtureSource(members, [2, 2]).identity())
+    assert digest_of(MixtureSource([members[0], A]).identity()) == ""
 
 
 def test_the_shortest_context_and_the_least_trusted_engine_count() -> None:

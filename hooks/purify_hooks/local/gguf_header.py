@@ -90,10 +90,10 @@ class GgufHeader:
     def ends(self) -> frozenset[int]:
         """The ids that end an answer: of a text, of a turn, of a message."""
         named = (f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
-        found = frozenset(self.settings[name] for name in named if name in self.settings)
-        if any(type(end) is not int or end >= len(self.tokens) for end in found):
+        found = [self.settings[name] for name in named if name in self.settings]
+        if any(type(end) is not int or not 0 <= end < len(self.tokens) for end in found):
             raise _damaged(self.file, "a token that ends an answer is not in its vocabulary")
-        return found
+        return frozenset(found)
 
 
 def read_header(file: Path) -> GgufHeader:
@@ -239,13 +239,15 @@ def _check(header: GgufHeader) -> None:
     wanted: Mapping[str, Callable[[Any], bool]] = {
         "general.architecture": lambda value: isinstance(value, str) and value.isascii(),
         "tokenizer.ggml.model": lambda value: isinstance(value, str),
-        "tokenizer.ggml.tokens": lambda value: bool(value) and isinstance(value[0], str),
+        "tokenizer.ggml.tokens": lambda value: isinstance(value, list) and isinstance([*value, 0][0], str),
     }
     for name, holds in wanted.items():
         if not holds(said.get(name)):
             raise ModelError(
                 f"{file} has no {name}, so that it is no language model; take a model's whole GGUF file"
             )
+    if not isinstance(said.get("tokenizer.ggml.token_type", []), list):
+        raise _damaged(file, "tokenizer.ggml.token_type is no list")
     if not header.tensors:
         raise ModelError(f"{file} holds no weights; take a model's whole GGUF file")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from purify_plugins.canonical_json import canonical
 from purify_plugins.errors import ConfigError, VocabularyError
 from purify_plugins.plugin.preview import Preview
 from purify_plugins.protocols import LogitSource, Reading, Session
@@ -107,20 +109,27 @@ class MixtureSource(LogitSource):
         return _proportions(self.weights, len(self.members))
 
     def identity(self) -> Mapping[str, Any]:
-        """The members with their weights, and the digests of all their files."""
+        """The members with their weights; beside their files the rule: other weights are another model.
+
+        Of a mixture with a member that names no files none are named.
+        """
         told = {
             str(number): {"weight": weight, **member.identity()}
             for number, (member, weight) in enumerate(
                 zip(self.members, self.proportions, strict=True), start=1
             )
         }
-        files = {
-            f"{number}/{name}": digest
-            for number, each in told.items()
-            for name, digest in each.get("files", {}).items()
-        }
         share = {} if self.share is None else {"share": self.share}
+        files = {"mixture": self._rule} if all(each.get("files") for each in told.values()) else {}
+        for number, each in told.items() if files else ():
+            files |= {f"{number}/{name}": digest for name, digest in each["files"].items()}
         return {"name": "mixture", "kind": "mixture", **share, "members": told, "files": files}
+
+    @property
+    def _rule(self) -> str:
+        """SHA-256 of everything but the members that a row depends on."""
+        rule = {"weights": self.proportions, "share": self.share}
+        return sha256(canonical(rule).encode()).hexdigest()
 
 
 def check_numbers(

@@ -17,7 +17,7 @@ from purify_plugins.policy import FusionPolicy
 from purify_plugins.protocols import LogitSource
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
-from purify_plugins.types import Prompt
+from purify_plugins.types import Alignment, Fidelity, Prompt
 
 P = TypeVar("P", bound=Purifier)
 MODES: dict[str, Sampling] = {
@@ -44,12 +44,21 @@ class ModelPair:
     """Answers written together."""
 
     @classmethod
-    def load(cls, llm: Any, slm: Any, plugins: Plugins | None = None, batch: int = 64) -> Self:
+    def load(
+        cls,
+        llm: Any,
+        slm: Any,
+        plugins: Plugins | None = None,
+        batch: int = 64,
+        alignment: Alignment = "auto",
+        fidelity: Fidelity = "default",
+    ) -> Self:
         """Read both models. Raises ModelError, VocabularyError, PluginError."""
         from purify_plugins.tokenizers.vocabulary_map import align
 
         plugins = plugins or load_plugins()
-        return cls(*align(plugins.source(llm), plugins.source(slm)), plugins, batch)
+        both = align(plugins.source(llm), plugins.source(slm), alignment, fidelity)
+        return cls(*both, plugins, batch)
 
     def unfit(self, system: System) -> str:
         """Why a policy cannot be bound to this pair's vocabulary; "" where it can."""

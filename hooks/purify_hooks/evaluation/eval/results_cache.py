@@ -6,18 +6,20 @@ questions and settings. The same question to the same models is answered from th
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purify_hooks.evaluation.eval.statistics import Sample
-from purify_plugins.canonical_json import canonical, jsonable
+from purify_plugins.canonical_json import canonical, jsonable, options
 from purify_plugins.errors import ConfigError
 from purify_plugins.utils.files import read_bytes
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.suites.base import Suite
     from purify_hooks.evaluation.eval.systems import System
+    from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.policy import FusionPolicy
 
 MEASURING = (
     "purify_hooks.evaluation.eval.attempt",
@@ -36,6 +40,7 @@ MEASURING = (
     "purify_plugins.decode.fusion",
 )
 """Modules that every suite measures with: a cell is stale when one of them has changed."""
+EVALUATION = "purify_hooks.evaluation.eval"
 DRIVING = (
     "purify_plugins.requests.staged",
     "purify_plugins.stages.driver",
@@ -75,9 +80,9 @@ def key(pair: ModelPair, system: System, name: str, suite: Suite, mode: str) -> 
     body = {
         "models": {"llm": jsonable(pair.llm.identity()), "slm": jsonable(pair.slm.identity())},
         "system": system.key if system.alone else "both",
-        "policy": {"name": system.policy, "fields": jsonable(policy)},
+        "policy": {"name": system.policy, "fields": options(policy, pair.plugins.name_of)},
         "suite": {"name": name, "mode": mode},
-        "code": [code(each) for each in (type(policy.original).__module__, *_modules(suite), *MEASURING)],
+        "code": [*map(code, (*_policies(pair.plugins, policy), *_modules(suite), *MEASURING))],
         "questions": suite.questions.digest,
         "settings": asdict(suite.settings),
         **(_stages(pair, system.chain) if system.chain else {}),
@@ -85,9 +90,18 @@ def key(pair: ModelPair, system: System, name: str, suite: Suite, mode: str) -> 
     return hashlib.sha256(canonical(body).encode()).hexdigest()
 
 
+def _policies(plugins: Plugins, policy: FusionPolicy) -> list[str]:
+    """The modules of a policy and of any policy inside it, and what these import."""
+    told = options(policy, plugins.name_of).values()
+    inside = [plugins.policy(each) for each in told if isinstance(each, Mapping) and "name" in each]
+    more = [module for each in inside for module in _policies(plugins, each)]
+    return sorted({*reached(type(policy.original).__module__), *more})
+
+
 def _modules(suite: Suite) -> list[str]:
-    """The modules of a suite's own class and of those of this package that it inherits from."""
-    return [each.__module__ for each in type(suite).__mro__ if each.__module__.startswith("purify_")]
+    """The modules of a suite's own class and of those that it inherits from, and what these import."""
+    mine = [each.__module__ for each in type(suite).__mro__ if each.__module__.startswith("purify_")]
+    return sorted({module for each in mine for module in reached(each)})
 
 
 def _stages(pair: ModelPair, chain: Chain) -> Mapping[str, Any]:
@@ -98,38 +112,84 @@ def _stages(pair: ModelPair, chain: Chain) -> Mapping[str, Any]:
 
 
 @cache
+def reached(module: str) -> list[str]:
+    """A module and those of its own package, and of the evaluation, that it and they import."""
+    found, left = set[str](), [module]
+    while left:
+        if (each := left.pop()) not in found:
+            found.add(each)
+            left += _imported(each)
+    return sorted(found)
+
+
+def _imported(module: str) -> list[str]:
+    """The modules of its own package, and of the evaluation, that a module imports when it runs."""
+    package = module.rpartition(".")[0]
+    imports = (each for each in _run(ast.parse(_source(module))) if isinstance(each, ast.ImportFrom))
+    named = [resolve_name(f"{'.' * each.level}{each.module or ''}", package) for each in imports]
+    return [each for each in named if each.startswith((f"{package}.", f"{EVALUATION}."))]
+
+
+def _run(node: ast.AST) -> Iterator[ast.AST]:
+    """Everything inside, but for what only a type checker reads."""
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield child
+            yield from _run(child)
+
+
+@cache
 def code(module: str) -> str:
     """SHA-256 of a module's source; empty where there is none."""
+    source = _source(module)
+    return hashlib.sha256(source.encode()).hexdigest() if source else ""
+
+
+def _source(module: str) -> str:
     try:
-        return hashlib.sha256(inspect.getsource(import_module(module)).encode()).hexdigest()
+        return inspect.getsource(import_module(module))
     except (OSError, TypeError):
         return ""
 
 
 class ResultsCache:
-    """The file of finished cells; lines are only ever appended."""
+    """The file of finished cells; lines are only ever appended.
+
+    Beside it, `pieces` has what was read for suites that are not finished.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.cells: dict[str, Cell] = {}
-        for line in self._lines():
+        for line in lines(file):
             try:
                 cell = Cell.read(line)
             except (ValueError, TypeError):  # the line that a killed run was writing
                 continue
             self.cells[cell.key] = cell
 
-    def _lines(self) -> list[str]:
-        return read_bytes(self.file).decode("utf-8", "replace").splitlines() if self.file.exists() else []
+    @property
+    def pieces(self) -> Path:
+        return self.file.with_name("pieces.jsonl")
 
     def add(self, cell: Cell) -> None:
-        """Append a cell on a line of its own, also after an incomplete line. Raises ConfigError."""
+        """Append a cell. Raises ConfigError."""
         self.cells[cell.key] = cell
-        try:
-            with self.file.open("ab+") as file:
-                file.seek(0, 2)
-                if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
-                    file.write(b"\n")
-                file.write(cell.line().encode() + b"\n")
-        except OSError as error:
-            raise ConfigError(f"cannot write {str(self.file)!r}: {error.strerror}") from error
+        append(self.file, cell.line())
+
+
+def lines(file: Path) -> list[str]:
+    """A file's lines; none where there is no file. Raises ConfigError."""
+    return read_bytes(file).decode("utf-8", "replace").splitlines() if file.exists() else []
+
+
+def append(place: Path, line: str) -> None:
+    """Append a line of its own, also after an incomplete one. Raises ConfigError."""
+    try:
+        with place.open("ab+") as file:
+            file.seek(0, 2)
+            if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
+                file.write(b"\n")
+            file.write(line.encode() + b"\n")
+    except OSError as error:
+        raise ConfigError(f"cannot write {str(place)!r}: {error.strerror}") from error

@@ -59,7 +59,8 @@ class Knowledge(ForcedSuite):
 
     @property
     def possible(self) -> bool:
-        return bool(self.questions.knowledge)
+        """Whether some kind has questions beside its examples."""
+        return any(len(facts) > SHOTS for facts in self._kinds().values())
 
     def asked(self, pair: ModelPair) -> Items:
         """For each form and kind its questions, of which each is forced with every right answer."""
