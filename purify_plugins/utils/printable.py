@@ -1,4 +1,4 @@
-"""Text that somebody else wrote, made fit for a line of a terminal."""
+"""Text from an untrusted file, made fit for a line of a terminal."""
 
 
 def shown(text: str) -> str:
