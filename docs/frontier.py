@@ -1,7 +1,8 @@
 """Hold policies to what this project asks of a rule, on one pair: `python docs/frontier.py --help`.
 
 Calibrates `balanced` on the pair without any attack, evaluates it beside the policies that are named, and
-prints one table. Cells that were measured once are read from `--out`.
+prints one table, which `--region` also puts into docs/real-models.md. Cells that were measured once are read
+from `--out`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import typer
 
 from purify_hooks.evaluation.eval.command import measured_report, models_and_questions, planned
 from purify_hooks.evaluation.eval.findings import MODES, both, longest_run, model
+from purify_hooks.evaluation.eval.page import fill_region, made
 from purify_hooks.evaluation.eval.report import Report
 from purify_hooks.evaluation.eval.run import Result
 from purify_hooks.evaluation.eval.systems import System, systems_for
@@ -25,6 +27,7 @@ from purify_hooks.evaluation.table import Table
 from purify_plugins.configuration.config import read_config
 from purify_plugins.plugin.manager import load_plugins
 
+PAGE = Path(__file__).parent / "real-models.md"
 Names = tuple[str, ...]
 
 
@@ -143,13 +146,24 @@ def main(
     least: Annotated[float, typer.Option(help="The share of the LLM's answers to keep.")] = 0.95,
     items: Annotated[int | None, typer.Option(help="At most so many questions of a kind; all.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes; 0: as many as there are cores.")] = 0,
+    region: Annotated[str, typer.Option(help="The region of docs/real-models.md to put it into.")] = "",
 ) -> None:
     """Print the table for one pair."""
     named, only = (tuple(filter(None, names.split(","))) for names in (policies, suites))
     report, words = evaluated((llm, slm), attacks, out, named, only, jobs=jobs, items=items)
+    found = bars(report.results, least).markdown
     typer.echo(words)
-    typer.echo(bars(report.results, least).markdown)
+    typer.echo(found)
     typer.echo("\n".join(f"- {name}: {fact}" for name, fact in report.facts().items()))
+    if region:
+        fill_region(PAGE, region, f"{described(report)}\n\n{found}\n")
+
+
+def described(report: Report) -> str:
+    """The calibrated settings, and when and with what they were measured."""
+    system = next(each.system for each in report.results if each.system.key == "calibrated")
+    settings = ", ".join(f"{name} {value:.3g}" for name, value in system.parameters.items())
+    return f"Calibrated: {settings}. {'; '.join(made().values())}."
 
 
 if __name__ == "__main__":

@@ -90,6 +90,26 @@ def test_passages_fit_the_shortest_context() -> None:
     assert default_sample().within(None, 8192).characters > 0.99 * default_sample().characters
 
 
+SPACELESS = "昔々、ある山の奥に、年老いた王がすんでいました。" * 40
+
+
+def test_passages_fit_in_any_alphabet_and_lose_nothing() -> None:
+    """Japanese is three tokens a character to an English tokenizer: half a context of it was too long."""
+    whole = TextSample("x", (TextPassage("x", SPACELESS),))
+    found = whole.within(512, None)
+    assert all(0 < len(each.text.encode()) <= 384 for each in found.passages)
+    assert "".join(each.text for each in found.passages) == SPACELESS
+    assert whole.within(None).passages == whole.passages
+    assert whole.within(8192).passages == whole.passages
+
+
+def test_text_without_spaces_is_scored_to_its_beginning() -> None:
+    """As many tokens were scored as the text has characters, which is its last third."""
+    sample = TextSample("x", (TextPassage("x", SPACELESS[:100]),))
+    [found] = score_texts(*both(), sample)
+    assert len(found.llm) > 250
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -108,17 +128,11 @@ def test_what_is_no_text_is_told(tmp_path: Path, content: bytes, words: str) -> 
 # What is measured
 
 
-def test_text_without_spaces_whose_characters_are_several_tokens_is_read_and_scored() -> None:
-    """It was too long for the models, whose context it was cut to by characters, or left out in silence."""
-    llm, slm = both()
-    text = "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心。" * 20
-    sample = TextSample("x", (TextPassage("x", text), TextPassage("x", text, "何？"))).within(512)
-    assert all(len(each.text.encode()) <= 384 for each in sample.passages)
-    assert "".join(each.text for each in sample.passages[:-1]) == text
-    found = score_texts(llm, slm, sample)
-    assert left_out(len(sample.passages), len(found)) == ""
-    scored = sum(len(llm.encode(each.scored)) for each in sample.passages)
-    assert sum(len(each.llm) for each in found) > 0.95 * scored
+def test_of_a_text_without_spaces_the_beginning_is_not_scored_either() -> None:
+    """A model whose texts have no opening token gives the first one no score: all of it was left out."""
+    text = "人人生而自由，在尊严和权利上一律平等。" * 4
+    assert TextPassage("x", text).scored == text[24:]
+    assert TextPassage("x", "Hello.").scored == "Hello."
 
 
 def test_a_text_s_scores_are_those_of_teacher_forcing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -285,15 +286,36 @@ def test_an_ordinary_file_is_read_as_ever() -> None:
     assert not store().exists()
 
 
-@pytest.mark.parametrize("status", ["/somewhere", "../elsewhere", "a/../../b"])
-def test_a_file_that_was_only_found_writes_beside_itself_alone(status: str) -> None:
-    plain = f"[llm]\nmodel = '{LLM}'\n[slm]\nmodel = '{SLM}'\n[activation]\nstatus = "
-    Path("purify.toml").write_text(f"{plain}'{status}'\n")
-    with pytest.raises(
-        ConfigError, match=r"\[activation\] writes into .*, which is outside its own directory"
-    ):
+PLAIN = f"[llm]\nmodel = '{LLM}'\n[slm]\nmodel = '{SLM}'\n"
+
+
+@pytest.mark.parametrize("place", ["/somewhere", "../elsewhere", "a/../../b"])
+@pytest.mark.parametrize(
+    ("table", "key", "kind"),
+    [
+        ("[activation]", "status", ""),
+        ("[certificate]", "store", ""),
+        ("[certificate]", "store", "sqlite:"),
+        ("[[stage]]", "store", ""),
+    ],
+)
+def test_a_file_that_was_only_found_writes_beside_itself_alone(
+    table: str, key: str, kind: str, place: str
+) -> None:
+    Path("purify.toml").write_text(f"{PLAIN}{table}\n{key} = '{kind}{place}'\n")
+    words = rf"{re.escape(table)} writes into .*, which is outside its own directory"
+    with pytest.raises(ConfigError, match=words):
         find_config()
-    Path("purify.toml").write_text(f"{plain}'status'\n")
+    Path("purify.toml").write_text(f"{PLAIN}{table}\n{key} = '{kind}within'\n")
+    assert find_config()
+
+
+@pytest.mark.parametrize("key", ["'env:KEY'", "'pkcs11:object=key'", "['own.pem', '../user.pem']"])
+def test_a_file_that_was_only_found_signs_with_no_key_of_the_user_s(key: str) -> None:
+    Path("purify.toml").write_text(f"{PLAIN}[certificate]\nkey = {key}\n")
+    with pytest.raises(ConfigError, match=r"\[certificate\] signs answers by the key in (env:|pkcs11:|\.\.)"):
+        find_config()
+    Path("purify.toml").write_text(f"{PLAIN}[certificate]\nkey = 'own.pem'\n")
     assert find_config()
 
 

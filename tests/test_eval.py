@@ -763,8 +763,35 @@ def test_an_interrupted_run_has_kept_what_it_finished(plan: Plan, tmp_path: Path
     assert len(ResultsCache(file).cells) == 20
     assert so_far(plan, bench, ResultsCache(file)).systems == small.systems
     assert all(len(each.figures) == 6 for each in results)
+    assert not ResultsCache(file).pieces.exists()
     with pytest.raises(ConfigError, match="before both models alone are measured"):
         so_far(small, bench, ResultsCache(tmp_path / "nothing"))
+
+
+def test_what_was_read_of_an_unfinished_suite_is_not_read_again(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A suite of a real pair in bytes takes an hour, and what a killed run had read of it was lost."""
+    monkeypatch.setattr("purify_hooks.evaluation.eval.forced.PIECE", 1)
+    file, bench = tmp_path / "cells.jsonl", plan.models.load()
+    small = replace(plan, systems=plan.systems[:3], only=("utility",))
+    steps: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int, what: str) -> None:
+        steps.append((done, total))
+        if done == 2 and len(steps) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(small, bench, ResultsCache(file), progress, 1)
+    assert not file.exists()
+    with ResultsCache(file).pieces.open("a") as pieces:
+        pieces.write('{"key": "ab')  # the line that a killed run was writing
+    resumed = run(small, bench, ResultsCache(file), progress, 1)
+    assert steps[3][1] == steps[2][1] - 2 > 0
+    anew = run(small, bench, ResultsCache(tmp_path / "anew.jsonl"), lambda *_: None, 1)
+    assert [each.figures for each in resumed] == [each.figures for each in anew]
+    assert not ResultsCache(file).pieces.exists()
 
 
 def test_a_cell_reads_as_it_was_written() -> None:

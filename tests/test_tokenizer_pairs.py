@@ -302,6 +302,22 @@ def test_prompts_of_a_batch_are_read_together() -> None:
     assert together.reader.calls < sum(session.reader.calls for session in alone) / 3
 
 
+@pytest.mark.parametrize("branches", [True, False])
+def test_after_much_was_forgotten_an_answer_begins_anew(
+    branches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row after the prompt came from reading it, and is there however many rows were read since."""
+    monkeypatch.setattr(LocalSource, "branches", branches)
+    monkeypatch.setattr(token_prefixes, "REMEMBERED", 4)
+    text = torch.tensor([list(b" who lived in the wood and had three sons")])
+    session, first = SymbolSource(both()[0], byte_symbols()).open([ASKED])
+    expected = session.extend(text)
+    session.rewind(torch.tensor([0]))
+    again = session.rows()  # type: ignore[attr-defined]  # a session in symbols
+    torch.testing.assert_close(again.exp(), first.exp(), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(session.extend(text).exp(), expected.exp(), rtol=1e-3, atol=1e-5)
+
+
 def test_many_symbols_at_once_are_as_one_by_one() -> None:
     source = SymbolSource(both()[0], byte_symbols())
     text = torch.tensor([list(b" who lived in the wood")])

@@ -1,7 +1,7 @@
 """User consent for a `purify.toml` that was found rather than named, as in a fresh checkout.
 
-One that sends a secret of the environment to a URL, or writes outside its directory, is used only after
-`purify allow`, and only unchanged, as with direnv.
+One that sends a secret of the environment to a URL, signs with a key of the user's, or writes outside its
+directory, is used only after `purify allow`, and only unchanged, as with direnv.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from purify_plugins.configuration.secrets import named
 from purify_plugins.errors import ConfigError
+from purify_plugins.utils.printable import shown
 from purify_plugins.vouching.options import NAMES as VOUCHING
 
 MODELS = ("model", "expert", "anti", "tokenizer")
@@ -44,16 +45,36 @@ def wishes(table: Mapping[str, Any], folder: Path) -> Iterator[str]:
     if isinstance(mark, dict) and any(isinstance(mark.get(key), str) for key in ("key_env", "key_file")):
         place = mark.get("key_file") or f"${mark.get('key_env')}"
         yield f"[watermark] marks answers by the key in {shown(str(place))}"
-    activation = table.get("activation")
-    status = activation.get("status") if isinstance(activation, dict) else None
-    if isinstance(status, str) and not (folder / status).resolve().is_relative_to(folder.resolve()):
-        place = shown(str((folder / status).resolve()))
-        yield f"[activation] writes into {place}, which is outside its own directory"
-    for stage in stages_of(table):
-        written = stage.get("store")
-        if isinstance(written, str) and not (folder / written).resolve().is_relative_to(folder.resolve()):
-            place = shown(str((folder / written).resolve()))
-            yield f"[[stage]] writes into {place}, which is outside its own directory"
+    for key in _signing(table):
+        if key.startswith(("env:", "pkcs11:")) or not _beside(folder, key):
+            yield f"[certificate] signs answers by the key in {shown(key)}"
+    for where, place in _written(table):
+        if not _beside(folder, place):
+            place = shown(str((folder / place).resolve()))
+            yield f"{where} writes into {place}, which is outside its own directory"
+
+
+def _signing(table: Mapping[str, Any]) -> Iterator[str]:
+    """The private keys that certificates would be signed by."""
+    signed = table.get("certificate")
+    keys = signed.get("key") if isinstance(signed, dict) else None
+    yield from (each for each in (keys if isinstance(keys, list) else [keys]) if isinstance(each, str))
+
+
+def _written(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The tables that name a place to write to, and the place."""
+    kept, watched = table.get("certificate"), table.get("activation")
+    told = [
+        ("[activation]", watched.get("status") if isinstance(watched, dict) else None),
+        ("[certificate]", kept.get("store") if isinstance(kept, dict) else None),
+        *(("[[stage]]", stage.get("store")) for stage in stages_of(table)),
+    ]
+    yield from ((where, place.removeprefix("sqlite:")) for where, place in told if isinstance(place, str))
+
+
+def _beside(folder: Path, place: str) -> bool:
+    """Whether a place, as named by a file in this directory, is inside it."""
+    return (folder / place).resolve().is_relative_to(folder.resolve())
 
 
 def stages_of(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -99,11 +120,6 @@ def _models(table: Any, where: str) -> Iterator[str]:
         for each in inner if isinstance(inner, list) else [inner]:
             plain = name == MEMBERS and isinstance(each, str)
             yield from _models({"model": each} if plain else each, f"{where}.{name}")
-
-
-def shown(text: str) -> str:
-    """Text of an untrusted file with control characters escaped, so that it cannot move the cursor."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def shown_url(url: Any) -> str:

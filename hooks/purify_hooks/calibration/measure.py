@@ -78,8 +78,9 @@ def _readings(
 ) -> Iterator[list[ScoredPrompt]]:
     """The scored prompts of the passages, in order, a few at a time."""
     prompts = [_prompt(source, each) for each in passages]
-    longest = max(len(f"{each.text}{each.ask}".encode()) for each in passages)  # a byte may be a token
-    # A token of ordinary text has two bytes or more, on average.
+    # In bytes: a tokenizer that does not know an alphabet has a token for each.
+    longest = max(len((each.ask + each.text).encode()) for each in passages)
+    # A token of ordinary text has two characters or more, on average.
     rows = max(1, 2 * LOGITS // (longest * len(source.vocabulary)))
     for at in range(0, len(prompts), rows):
         session, _ = source.open(prompts[at : at + rows], scored=longest)

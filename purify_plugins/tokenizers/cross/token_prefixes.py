@@ -140,9 +140,13 @@ class PrefixReader:
             kept.clear()
 
     def _forget(self) -> None:
-        """Drop the oldest distributions; before a pass, so that all of its results are kept."""
-        for kept in self._remembered:
-            for prefix in [*kept][: max(len(kept) - REMEMBERED, 0)]:
+        """Drop the oldest distributions, but the prompts', which no pass could give again.
+
+        Before a pass, so that all of its results are kept.
+        """
+        for root, kept in zip(self.roots, self._remembered, strict=True):
+            old = [prefix for prefix in kept if prefix is not root]
+            for prefix in old[: max(len(old) - REMEMBERED, 0)]:
                 prefix.distribution = None
                 del kept[prefix]
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from purify_hooks.evaluation.eval.results_cache import Cell
+from purify_hooks.evaluation.eval.results_cache import Cell, lines
 from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, Samples, texts
 from purify_hooks.evaluation.eval.systems import ALONE, System
 
@@ -37,6 +41,24 @@ class PieceScores(NamedTuple):
     scores: list[tuple[Likelihood, ...]]
     seconds: float
 
+    def line(self, key: str) -> str:
+        """As one line of JSON, by the piece's key."""
+        scores = [[astuple(each) for each in text] for text in self.scores]
+        return json.dumps({"key": key, "seconds": self.seconds, "scores": scores})
+
+
+def kept_pieces(file: Path) -> dict[str, PieceScores]:
+    """The pieces of a file by their keys, but for a line that a killed run was writing."""
+    from purify_plugins.decode.forced_text import Likelihood
+
+    found: dict[str, PieceScores] = {}
+    for line in lines(file):
+        with suppress(ValueError, TypeError, KeyError):
+            record = json.loads(line)
+            scores = [tuple(Likelihood(*map(tuple, each)) for each in text) for text in record["scores"]]
+            found[record["key"]] = PieceScores(scores, record["seconds"])
+    return found
+
 
 def score(systems: Sequence[System], piece: Sequence[ForcedText], pair: ModelPair) -> PieceScores:
     """Run the systems over a piece of a suite's texts."""
@@ -48,9 +70,9 @@ def score(systems: Sequence[System], piece: Sequence[ForcedText], pair: ModelPai
 class Measurement:
     """One forced suite, of those systems that lack a cell of it."""
 
-    name: str
     suite: ForcedSuite
-    systems: Sequence[System]
+    missing: Sequence[CellWork]
+    """Its cells that are not there, one or more."""
     items: Items
     texts: list[ForcedText] = field(init=False)
     pieces: list[list[int]] = field(init=False)
@@ -63,33 +85,45 @@ class Measurement:
         self.pieces = list(pieces(self.texts, len(self.run)))
 
     @property
+    def name(self) -> str:
+        return self.missing[0].suite
+
+    @property
+    def systems(self) -> list[System]:
+        """Those that lack a cell."""
+        return list({each.system.key: each.system for each in self.missing}.values())
+
+    @property
     def run(self) -> list[System]:
         """The systems that are run: both models alone are in every verdict."""
         return [*ALONE, *self.systems]
 
-    def add(self, piece: Sequence[int], found: PieceScores) -> None:
-        """Keep a piece's scores."""
+    def key(self, piece: Sequence[int]) -> str:
+        """SHA-256 of everything a piece's scores depend on: what the missing cells do, and its texts."""
+        depends = [*sorted(each.key for each in self.missing), piece]
+        return hashlib.sha256(json.dumps(depends).encode()).hexdigest()
+
+    def add(self, piece: Sequence[int], found: PieceScores, pair: ModelPair) -> list[Cell]:
+        """Keep a piece's scores; the missing cells, once every piece is there."""
         self._scores.update(zip(piece, found.scores, strict=True))
         self._seconds += found.seconds
+        return self.cells(pair) if len(self._scores) == len(self.texts) else []
 
-    @property
-    def complete(self) -> bool:
-        """Whether every piece has been added."""
-        return len(self._scores) == len(self.texts)
-
-    def cells(self, pair: ModelPair, missing: Sequence[CellWork]) -> Iterator[Cell]:
-        """The cells that are missing, once it is complete; without a figure where nothing is asked."""
-        keys = {(each.system.key, each.mode): each.key for each in missing if each.suite == self.name}
+    def cells(self, pair: ModelPair) -> list[Cell]:
+        """The missing cells, once every piece is there; without a figure where nothing is asked."""
+        keys = {(each.system.key, each.mode): each.key for each in self.missing}
         scores = [self._scores[at] for at in range(len(self.texts))]
         each = round(self._seconds / max(len(keys), 1), 2)
         nothing: Sequence[dict[str, Samples]] = [
             {mode: {} for mode in self.suite.modes} for _ in self.systems
         ]
         found = self.suite.judged(pair, self.items, scores) if scores else nothing
-        for system, by_mode in zip(self.systems, found, strict=True):
-            for mode, samples in by_mode.items():
-                if key := keys.get((system.key, mode)):
-                    yield Cell(key, system.key, self.name, mode, each, samples)
+        return [
+            Cell(key, system.key, self.name, mode, each, samples)
+            for system, by_mode in zip(self.systems, found, strict=True)
+            for mode, samples in by_mode.items()
+            if (key := keys.get((system.key, mode)))
+        ]
 
 
 def pieces(every: Sequence[ForcedText], systems: int) -> Iterator[list[int]]:

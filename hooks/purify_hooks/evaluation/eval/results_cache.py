@@ -153,29 +153,43 @@ def _source(module: str) -> str:
 
 
 class ResultsCache:
-    """The file of finished cells; lines are only ever appended."""
+    """The file of finished cells; lines are only ever appended.
+
+    Beside it, `pieces` has what was read for suites that are not finished.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.cells: dict[str, Cell] = {}
-        for line in self._lines():
+        for line in lines(file):
             try:
                 cell = Cell.read(line)
             except (ValueError, TypeError):  # the line that a killed run was writing
                 continue
             self.cells[cell.key] = cell
 
-    def _lines(self) -> list[str]:
-        return read_bytes(self.file).decode("utf-8", "replace").splitlines() if self.file.exists() else []
+    @property
+    def pieces(self) -> Path:
+        return self.file.with_name("pieces.jsonl")
 
     def add(self, cell: Cell) -> None:
-        """Append a cell on a line of its own, also after an incomplete line. Raises ConfigError."""
+        """Append a cell. Raises ConfigError."""
         self.cells[cell.key] = cell
-        try:
-            with self.file.open("ab+") as file:
-                file.seek(0, 2)
-                if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
-                    file.write(b"\n")
-                file.write(cell.line().encode() + b"\n")
-        except OSError as error:
-            raise ConfigError(f"cannot write {str(self.file)!r}: {error.strerror}") from error
+        append(self.file, cell.line())
+
+
+def lines(file: Path) -> list[str]:
+    """A file's lines; none where there is no file. Raises ConfigError."""
+    return read_bytes(file).decode("utf-8", "replace").splitlines() if file.exists() else []
+
+
+def append(place: Path, line: str) -> None:
+    """Append a line of its own, also after an incomplete one. Raises ConfigError."""
+    try:
+        with place.open("ab+") as file:
+            file.seek(0, 2)
+            if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
+                file.write(b"\n")
+            file.write(line.encode() + b"\n")
+    except OSError as error:
+        raise ConfigError(f"cannot write {str(place)!r}: {error.strerror}") from error

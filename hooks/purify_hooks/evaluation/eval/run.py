@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from purify_hooks.evaluation.eval.forced import CellWork, Measurement, score
+from purify_hooks.evaluation.eval.forced import CellWork, Measurement, kept_pieces, score
 from purify_hooks.evaluation.eval.questions import Questions
-from purify_hooks.evaluation.eval.results_cache import Cell, ResultsCache, key
+from purify_hooks.evaluation.eval.results_cache import Cell, ResultsCache, append, key
 from purify_hooks.evaluation.eval.statistics import Estimate, Metric, estimate
 from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Suite, SuiteSettings
 from purify_hooks.evaluation.eval.systems import System
@@ -129,7 +129,7 @@ def run(
     news: News = lambda found: None,
     pool: Pool | None = None,
 ) -> list[Result]:
-    """Measure what the cache lacks; every finished cell is cached at once.
+    """Measure what the cache lacks; every finished cell is cached at once, and every piece of the others.
 
     Forced suites come first, those with fewer texts before others. `news` gets the results of all suites that
     are finished, each time another one is.
@@ -137,13 +137,10 @@ def run(
     asked, every = suites(pair.plugins, plan), cached_work(plan, pair)
     missing = [each for each in every if each.key not in cache.cells]
     forced = sorted(measurements(pair, asked, missing), key=lambda each: len(each.pieces))
-    pieces = [(each, piece) for each in forced for piece in each.pieces]
+    pieces = list(unread(forced, pair, cache))
     rest = [each for each in missing if not isinstance(asked[each.suite], ForcedSuite)]
     tasks: list[Task] = [partial(score, each.run, [each.texts[at] for at in piece]) for each, piece in pieces]
     tasks += [partial(measure, plan, each) for each in rest]
-    for each in forced:
-        for cell in () if each.pieces else each.cells(pair, missing):
-            cache.add(cell)
     progress(0, len(tasks), "")
     with closing(
         executed(plan, tasks, jobs, pair, pool)
@@ -152,13 +149,14 @@ def run(
             label, cells = pieces[at][0].name if at < len(pieces) else _label(result), [result]
             if at < len(pieces):
                 suite, piece = pieces[at]
-                suite.add(piece, result)
-                cells = list(suite.cells(pair, missing)) if suite.complete else []
+                append(cache.pieces, result.line(suite.key(piece)))
+                cells = suite.add(piece, result, pair)
             for cell in cells:
                 cache.add(cell)
             progress(done, len(tasks), label)
             if cells:
                 news(so_far(plan, asked, every, cache))
+    cache.pieces.unlink(missing_ok=True)
     return results(plan, asked, every, cache.cells)
 
 
@@ -180,9 +178,25 @@ def measurements(
 ) -> Iterator[Measurement]:
     """The forced suites that lack cells, each with the systems that lack one."""
     for name, suite in asked.items():
-        lacking = {each.system.key: each.system for each in missing if each.suite == name}
+        lacking = [each for each in missing if each.suite == name]
         if lacking and isinstance(suite, ForcedSuite):
-            yield Measurement(name, suite, list(lacking.values()), suite.asked(pair))
+            yield Measurement(suite, lacking, suite.asked(pair))
+
+
+def unread(
+    forced: Sequence[Measurement], pair: ModelPair, cache: ResultsCache
+) -> Iterator[tuple[Measurement, list[int]]]:
+    """The pieces that no earlier run has read; the others are added, and what needs no more is cached."""
+    known = kept_pieces(cache.pieces)
+    for suite in forced:
+        cells = [] if suite.pieces else suite.cells(pair)
+        for piece in suite.pieces:
+            if found := known.get(suite.key(piece)):
+                cells = suite.add(piece, found, pair)
+            else:
+                yield suite, piece
+        for cell in cells:
+            cache.add(cell)
 
 
 def finished(plan: Plan, pair: ModelPair, cache: ResultsCache) -> Plan:
