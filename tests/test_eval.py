@@ -1277,6 +1277,22 @@ def _whole(line: str) -> bool:
     return True
 
 
+@pytest.mark.parametrize("line", [("eval",), ("tune", "balanced")])
+def test_a_configuration_s_pair_is_not_taken_for_the_measured_one(
+    line: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Beside a purify.toml the test bed was measured without a word, and the report named no model."""
+    monkeypatch.setattr("purify_hooks.evaluation.eval.run.ModelNames.load", lambda *_: 1 / 0)
+    monkeypatch.chdir(tmp_path)
+    Path("purify.toml").write_text(f'[llm]\nmodel = "{LLM}"\n[slm]\nmodel = "{SLM}"\n', "utf-8")
+    found = CliRunner().invoke(app, [*line, "--quick"])
+    whose = found.stderr.splitlines()[0]
+    assert whose == (
+        "measuring the test bed's pair, since --llm and --slm name no other; the configuration's own models "
+        "are measured by `purify eval --pair FILE`"
+    )
+
+
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It said "interrupted", and nobody could know that every finished measurement is kept."""
 
@@ -1289,7 +1305,8 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, ["eval", "--quick"])
     assert (found.exit_code, found.stdout) == (130, "")
-    left, first, asked, last = found.stderr.splitlines()
+    whose, left, first, asked, last = found.stderr.splitlines()
+    assert whose == "measuring the test bed's pair, since --llm and --slm name no other"
     assert left.startswith(("left out: learned_mix", "left out: offset"))
     assert first.startswith("reading both models")
     assert asked == "measuring memorisation, backdoor, pii, late, knowledge, utility, vetting"
