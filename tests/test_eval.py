@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -787,8 +788,14 @@ def test_what_was_read_of_an_unfinished_suite_is_not_read_again(
     assert not file.exists()
     with ResultsCache(file).pieces.open("a") as pieces:
         pieces.write('{"key": "ab')  # the line that a killed run was writing
+    turn = tmp_path / "turned" / "cells.jsonl"
+    turn.parent.mkdir()
+    shutil.copy(ResultsCache(file).pieces, ResultsCache(turn).pieces)
+    llm, slm, policy = small.systems
+    turned = run(replace(small, systems=(policy, slm, llm)), bench, ResultsCache(turn), lambda *_: None, 1)
     resumed = run(small, bench, ResultsCache(file), progress, 1)
     assert steps[3][1] == steps[2][1] - 2 > 0
+    assert [each.figures for each in turned] == [each.figures for each in reversed(resumed)], "in any order"
     anew = run(small, bench, ResultsCache(tmp_path / "anew.jsonl"), lambda *_: None, 1)
     assert [each.figures for each in resumed] == [each.figures for each in anew]
     assert not ResultsCache(file).pieces.exists()

@@ -90,8 +90,9 @@ class Measurement:
 
     @property
     def systems(self) -> list[System]:
-        """Those that lack a cell."""
-        return list({each.system.key: each.system for each in self.missing}.values())
+        """Those that lack a cell, in an order that does not depend on the plan's: kept scores are in it."""
+        ordered = sorted(self.missing, key=lambda each: each.key)
+        return list({each.system.key: each.system for each in ordered}.values())
 
     @property
     def run(self) -> list[System]:
