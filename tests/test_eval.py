@@ -792,6 +792,9 @@ def test_what_was_read_of_an_unfinished_suite_is_not_read_again(
     turn.parent.mkdir()
     shutil.copy(ResultsCache(file).pieces, ResultsCache(turn).pieces)
     llm, slm, policy = small.systems
+    cache, kept = ResultsCache(turn), ResultsCache(turn).pieces.read_text("utf-8")
+    run(replace(small, only=("vetting",)), bench, cache, lambda *_: None, 1)
+    assert kept.startswith(cache.pieces.read_text("utf-8")), "another suite's run ends nothing of this one"
     turned = run(replace(small, systems=(policy, slm, llm)), bench, ResultsCache(turn), lambda *_: None, 1)
     resumed = run(small, bench, ResultsCache(file), progress, 1)
     assert steps[3][1] == steps[2][1] - 2 > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from purify_hooks.evaluation.eval.results_cache import Cell, lines
 from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, Samples, texts
 from purify_hooks.evaluation.eval.systems import ALONE, System
+from purify_plugins.utils.files import write_whole
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
@@ -58,6 +59,15 @@ def kept_pieces(file: Path) -> dict[str, PieceScores]:
             scores = [tuple(Likelihood(*map(tuple, each)) for each in text) for text in record["scores"]]
             found[record["key"]] = PieceScores(scores, record["seconds"])
     return found
+
+
+def drop_pieces(file: Path, used: Collection[str]) -> None:
+    """Remove the pieces with these keys; those of a suite that another run has begun stay."""
+    left = [found.line(key) for key, found in kept_pieces(file).items() if key not in used]
+    if left:
+        write_whole(file, "\n".join([*left, ""]))
+    else:
+        file.unlink(missing_ok=True)
 
 
 def score(systems: Sequence[System], piece: Sequence[ForcedText], pair: ModelPair) -> PieceScores:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from purify_hooks.evaluation.eval.forced import CellWork, Measurement, kept_pieces, score
+from purify_hooks.evaluation.eval.forced import CellWork, Measurement, drop_pieces, kept_pieces, score
 from purify_hooks.evaluation.eval.questions import Questions
 from purify_hooks.evaluation.eval.results_cache import Cell, ResultsCache, append, key
 from purify_hooks.evaluation.eval.statistics import Estimate, Metric, estimate
@@ -156,7 +156,7 @@ def run(
             progress(done, len(tasks), label)
             if cells:
                 news(so_far(plan, asked, every, cache))
-    cache.pieces.unlink(missing_ok=True)
+    drop_pieces(cache.pieces, {suite.key(piece) for suite in forced for piece in suite.pieces})
     return results(plan, asked, every, cache.cells)
 
 
