@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -61,8 +61,9 @@ def kept_pieces(file: Path) -> dict[str, PieceScores]:
     return found
 
 
-def drop_pieces(file: Path, used: Collection[str]) -> None:
-    """Remove the pieces with these keys; those of a suite that another run has begun stay."""
+def drop_pieces(file: Path, finished: Measurement) -> None:
+    """Remove a finished suite's pieces; those of a suite that another run has begun stay."""
+    used = {finished.key(piece) for piece in finished.pieces}
     left = [found.line(key) for key, found in kept_pieces(file).items() if key not in used]
     if left:
         write_whole(file, "\n".join([*left, ""]))

@@ -153,10 +153,11 @@ def run(
                 cells = suite.add(piece, result, pair)
             for cell in cells:
                 cache.add(cell)
+            if cells and at < len(pieces):
+                drop_pieces(cache.pieces, suite)
             progress(done, len(tasks), label)
             if cells:
                 news(so_far(plan, asked, every, cache))
-    drop_pieces(cache.pieces, {suite.key(piece) for suite in forced for piece in suite.pieces})
     return results(plan, asked, every, cache.cells)
 
 
@@ -197,6 +198,8 @@ def unread(
                 yield suite, piece
         for cell in cells:
             cache.add(cell)
+        if cells:
+            drop_pieces(cache.pieces, suite)
 
 
 def finished(plan: Plan, pair: ModelPair, cache: ResultsCache) -> Plan:
