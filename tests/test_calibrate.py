@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from purify_hooks.calibration.checking import check_text, compared
-from purify_hooks.calibration.measure import ScoredPassage, perplexity, score_texts
+from purify_hooks.calibration.measure import ScoredPassage, left_out, perplexity, score_texts
 from purify_hooks.calibration.result import predicts_better_copying
 from purify_hooks.calibration.sample import TextPassage, TextSample, default_sample, sample_of
 from purify_hooks.calibration.target import alone, copied
@@ -90,6 +90,26 @@ def test_passages_fit_the_shortest_context() -> None:
     assert default_sample().within(None, 8192).characters > 0.99 * default_sample().characters
 
 
+SPACELESS = "昔々、ある山の奥に、年老いた王がすんでいました。" * 40
+
+
+def test_passages_fit_in_any_alphabet_and_lose_nothing() -> None:
+    """Japanese is three tokens a character to an English tokenizer: half a context of it was too long."""
+    whole = TextSample("x", (TextPassage("x", SPACELESS),))
+    found = whole.within(512, None)
+    assert all(0 < len(each.text.encode()) <= 384 for each in found.passages)
+    assert "".join(each.text for each in found.passages) == SPACELESS
+    assert whole.within(None).passages == whole.passages
+    assert whole.within(8192).passages == whole.passages
+
+
+def test_text_without_spaces_is_scored_but_for_its_beginning() -> None:
+    """As many tokens were scored as the text has characters, which is its last third."""
+    sample = TextSample("x", (TextPassage("x", SPACELESS[:100]),))
+    [found] = score_texts(*both(), sample)
+    assert len(found.llm) > 2.5 * len(sample.passages[0].scored)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -106,6 +126,13 @@ def test_what_is_no_text_is_told(tmp_path: Path, content: bytes, words: str) -> 
 
 
 # What is measured
+
+
+def test_of_a_text_without_spaces_the_beginning_is_not_scored_either() -> None:
+    """A model whose texts have no opening token gives the first one no score: all of it was left out."""
+    text = "人人生而自由，在尊严和权利上一律平等。" * 4
+    assert TextPassage("x", text).scored == text[24:]
+    assert TextPassage("x", "Hello.").scored == "Hello."
 
 
 def test_a_text_s_scores_are_those_of_teacher_forcing() -> None:
@@ -373,6 +400,14 @@ def test_a_check_measures_both_models_on_each_kind_of_text(tmp_path: Path) -> No
 def test_a_check_stops_when_its_time_is_over_and_reads_one_text_at_least() -> None:
     found = checked(real("windowed"), seconds=1e-9, texts=())
     assert list(found.facts) == ["prose"]
+
+
+def test_passages_that_cannot_be_compared_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair of which nothing could be compared was passed without a word."""
+    monkeypatch.setattr("purify_hooks.calibration.checking.score_texts", lambda *asked: [])
+    found = checked(real("windowed"))
+    assert found.facts == {}
+    assert found.warnings == [left_out(15, 0)]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from purify_plugins import ConfigError, PluginError, Purifier, PurifyError, Sampling, UnknownNameError
 from purify_plugins.certificates.calibration_record import CalibrationRecord, settings_digest
+from purify_plugins.cli.options import ModelOptions, configuration_exists, configured, named_plugins
 from purify_plugins.configuration.build import build, prepare
 from purify_plugins.configuration.config import (
     ActivationConfig,
@@ -425,9 +426,23 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest
         read_config()
 
 
+def test_a_command_line_builds_on_a_pyproject_too(tmp_path: Path) -> None:
+    """`--llm` alone was refused beside one, and its plugins were not loaded."""
+    tables = (
+        "[tool.purify]\nplugins = ['x']\n[tool.purify.llm]\nmodel = 'l'\n[tool.purify.slm]\nmodel = 's'\n"
+    )
+    write(tmp_path, tables, "pyproject.toml")
+    assert configuration_exists(None)
+    assert named_plugins(None) == ("x",)
+    config = configured(ModelOptions("another", None))
+    assert config.llm["model"] == "another"
+    assert Path(config.slm["model"]).name == "s"
+
+
 @pytest.mark.parametrize("text", ["", "[project]\nname = 'x'\n", "[tool.ruff]\n"])
 def test_a_pyproject_without_our_table_is_not_a_configuration(tmp_path: Path, text: str) -> None:
     write(tmp_path, text, "pyproject.toml")
+    assert not configuration_exists(None)
     with pytest.raises(ConfigError, match=r"there is no purify.toml here"):
         read_config()
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -787,8 +788,17 @@ def test_what_was_read_of_an_unfinished_suite_is_not_read_again(
     assert not file.exists()
     with ResultsCache(file).pieces.open("a") as pieces:
         pieces.write('{"key": "ab')  # the line that a killed run was writing
+    turn = tmp_path / "turned" / "cells.jsonl"
+    turn.parent.mkdir()
+    shutil.copy(ResultsCache(file).pieces, ResultsCache(turn).pieces)
+    llm, slm, policy = small.systems
+    cache, kept = ResultsCache(turn), ResultsCache(turn).pieces.read_text("utf-8")
+    run(replace(small, only=("vetting",)), bench, cache, lambda *_: None, 1)
+    assert kept.startswith(cache.pieces.read_text("utf-8")), "another suite's run ends nothing of this one"
+    turned = run(replace(small, systems=(policy, slm, llm)), bench, ResultsCache(turn), lambda *_: None, 1)
     resumed = run(small, bench, ResultsCache(file), progress, 1)
     assert steps[3][1] == steps[2][1] - 2 > 0
+    assert [each.figures for each in turned] == [each.figures for each in reversed(resumed)], "in any order"
     anew = run(small, bench, ResultsCache(tmp_path / "anew.jsonl"), lambda *_: None, 1)
     assert [each.figures for each in resumed] == [each.figures for each in anew]
     assert not ResultsCache(file).pieces.exists()
@@ -1277,6 +1287,22 @@ def _whole(line: str) -> bool:
     return True
 
 
+@pytest.mark.parametrize("line", [("eval",), ("tune", "balanced")])
+def test_a_configuration_s_pair_is_not_taken_for_the_measured_one(
+    line: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Beside a purify.toml the test bed was measured without a word, and the report named no model."""
+    monkeypatch.setattr("purify_hooks.evaluation.eval.run.ModelNames.load", lambda *_: 1 / 0)
+    monkeypatch.chdir(tmp_path)
+    Path("purify.toml").write_text(f'[llm]\nmodel = "{LLM}"\n[slm]\nmodel = "{SLM}"\n', "utf-8")
+    found = CliRunner().invoke(app, [*line, "--quick"])
+    whose = found.stderr.splitlines()[0]
+    assert whose == (
+        "measuring the test bed's pair, since --llm and --slm name no other; the configuration's own models "
+        "are measured by `purify eval --pair FILE`"
+    )
+
+
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It said "interrupted", and nobody could know that every finished measurement is kept."""
 
@@ -1289,7 +1315,8 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, ["eval", "--quick"])
     assert (found.exit_code, found.stdout) == (130, "")
-    left, first, asked, last = found.stderr.splitlines()
+    whose, left, first, asked, last = found.stderr.splitlines()
+    assert whose == "measuring the test bed's pair, since --llm and --slm name no other"
     assert left.startswith(("left out: learned_mix", "left out: offset"))
     assert first.startswith("reading both models")
     assert asked == "measuring memorisation, backdoor, pii, late, knowledge, utility, vetting"

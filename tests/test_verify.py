@@ -56,6 +56,24 @@ def the(start: str, among: list[str]) -> str:
     return found
 
 
+# Whose words they are
+
+
+def test_a_certificate_s_words_stay_in_their_line(written: Mapping[str, Path], tmp_path: Path) -> None:
+    """A stop text with a line break began a line of its sender's own, such as "Signature: ..."."""
+    forged = "x\nSignature: your key has signed it.\x1b[2A\u202e"
+
+    def change(body: dict[str, Any]) -> None:
+        body["method"]["sampling"]["stop"] = [forged]
+
+    told = lines(purify("verify", refiled(written["answer"], change, tmp_path / "forged.json")))
+    assert (
+        the("Signature: ", told)
+        == "Signature: none. Nobody vouches for it; whoever sends it can have written it."
+    )
+    assert r"stop = x\nSignature: your key has signed it.\x1b[2A\u202e" in the("Sampling: ", told)
+
+
 # What was compared, and what is somebody's word
 
 GIVEN = {

@@ -7,7 +7,9 @@ from typing import Any
 
 from purify_plugins.certificates.explain import (
     assignments,
+    calibration,
     comparisons,
+    configuration,
     figures,
     model,
     replayed,
@@ -47,6 +49,7 @@ def explained(
         *(_stage(each) for each in body["stages"]),
         _ledger(body["ledger"]),
         *(_draft(at, each) for at, each in enumerate(body["drafts"])),
+        *_policies(body["drafts"]),
         *_text(body),
         *(_check(each) for each in body["checks"]),
         *(model(side, told) for side, told in certificate.decoded["models"].items()),
@@ -107,6 +110,17 @@ def _draft(at: int, draft: Entry) -> str:
         *([f"{draft['redone']} of at most {draft['redo']} redos"] if draft["redo"] else []),
     ]
     return f"{'; '.join(parts)}."
+
+
+def _policies(drafts: Sequence[Entry]) -> list[str]:
+    """The policies of the drafts and what their options were set by; what several drafts share, once."""
+    told = [each["certificate"] for each in drafts if fused(each)]
+    made = [
+        f"Policy: {each['method']['policy']} ({assignments(each['method']['parameters']) or 'no fields'})."
+        for each in told
+    ]
+    records = (line for each in told for line in (*calibration(each), *configuration(each)))
+    return list(dict.fromkeys([*made, *records]))
 
 
 def _shown(digest: str) -> str:

@@ -231,4 +231,6 @@ def named_plugins(config: Path | None) -> tuple[str, ...] | None:
 
 def configuration_exists(named: Path | None) -> bool:
     """Whether there is a configuration to read: one named, or the working directory's."""
-    return bool(named or os.environ.get("PURIFY_CONFIG") or Path("purify.toml").is_file())
+    from purify_plugins.configuration.find import found_here
+
+    return bool(named or os.environ.get("PURIFY_CONFIG") or found_here())

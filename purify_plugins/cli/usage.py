@@ -12,6 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from purify_plugins.errors import PurifyError
+from purify_plugins.utils.printable import shown
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def advising(usage: bool = True) -> Iterator[None]:
         typer.echo(f"error: {sentence(error)}", err=True)
         raise typer.Exit(getattr(error, "exit_code", 2)) from None
     except PurifyError as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"error: {shown(' '.join(str(error).split()))}", err=True)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

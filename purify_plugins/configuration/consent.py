@@ -14,6 +14,7 @@ from typing import Any
 
 from purify_plugins.configuration.secrets import named
 from purify_plugins.errors import ConfigError
+from purify_plugins.utils.printable import shown
 from purify_plugins.vouching.options import NAMES as VOUCHING
 
 MODELS = ("model", "expert", "anti", "tokenizer")
@@ -119,11 +120,6 @@ def _models(table: Any, where: str) -> Iterator[str]:
         for each in inner if isinstance(inner, list) else [inner]:
             plain = name == MEMBERS and isinstance(each, str)
             yield from _models({"model": each} if plain else each, f"{where}.{name}")
-
-
-def shown(text: str) -> str:
-    """Text of an untrusted file with control characters escaped, so that it cannot move the cursor."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def shown_url(url: Any) -> str:

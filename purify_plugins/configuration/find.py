@@ -55,13 +55,18 @@ def find_beside(folder: Path, path: str | Path | None = None) -> Path:
 
 def here() -> Path:
     """The configuration in the working directory. Raises ConfigError when there is none."""
+    if found := found_here():
+        return found
+    raise ConfigError("there is no purify.toml here; write one, or name it with --config or PURIFY_CONFIG")
+
+
+def found_here() -> Path | None:
+    """The configuration in the working directory, if there is one: purify.toml, else pyproject.toml."""
     if Path("purify.toml").is_file():
         return Path("purify.toml")
     project = Path("pyproject.toml")
     tools = _parse(project).get("tool") if project.is_file() else None
-    if isinstance(tools, dict) and "purify" in tools:
-        return project
-    raise ConfigError("there is no purify.toml here; write one, or name it with --config or PURIFY_CONFIG")
+    return project if isinstance(tools, dict) and "purify" in tools else None
 
 
 def permitted(file: Path) -> Path:

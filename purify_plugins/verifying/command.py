@@ -13,6 +13,7 @@ from purify_plugins._version import __version__
 from purify_plugins.certificates.explain_stages import explained
 from purify_plugins.certificates.offered import Policies
 from purify_plugins.errors import CertificateError, ConfigError, PurifyError, UnreadableError
+from purify_plugins.utils.printable import shown as printable
 from purify_plugins.verifying.examine import (
     UNKNOWN,
     VERDICTS,
@@ -86,7 +87,7 @@ def _verdict(error: CertificateError) -> str:
 
 
 def _sentence(error: PurifyError) -> str:
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))
 
 
 def _print(text: str) -> None:

@@ -15,6 +15,7 @@ from purify_plugins.errors import CertificateError, ConfigError, MismatchError, 
 from purify_plugins.signing.keys import PublicKey
 from purify_plugins.signing.statement import Statement
 from purify_plugins.types import Certificate
+from purify_plugins.utils.printable import shown
 from purify_plugins.verifying.chain_check import check_chain
 from purify_plugins.verifying.opening import Opened, opened
 
@@ -86,10 +87,11 @@ class Examined:
 
 
 def in_order(seen: Examined, explained: Sequence[str]) -> list[str]:
-    """All sentences: the verdict, the guarantee in words, who vouches for it, then the rest."""
+    """All sentences, a line each: the verdict, the guarantee in words, who vouches for it, then the rest."""
     numbers = [line for line in explained if line.startswith("In numbers: ")]
     guarantee, plain, *rest = [line for line in explained if line not in numbers]
-    return [seen.verdict, guarantee, plain, *numbers, *seen.findings, *rest]
+    # What a certificate names is its sender's: a line break in it would begin a sentence of ours.
+    return [*map(shown, (seen.verdict, guarantee, plain, *numbers, *seen.findings, *rest))]
 
 
 def examined(data: bytes, known: Known, policies: Policies) -> Examined:

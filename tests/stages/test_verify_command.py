@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from purify_hooks.stages.ensemble import Ensemble
+from purify_plugins.certificates.calibration_record import CalibrationRecord
 from purify_plugins.cli import app
 from purify_plugins.decode.deny_list import DenyList
 from purify_plugins.stages import Request, Stage
@@ -79,3 +80,16 @@ def test_an_edited_ledger_has_its_exit_code(files: Mapping[str, Path], tmp_path:
     other.write_text(files["ensemble"].read_text("utf-8").replace('"choices":2', '"choices":1'), "utf-8")
     assert purify(other).exit_code == 1
     assert purify(files["ensemble"], "--require", "path").exit_code == 1
+
+
+def test_a_staged_answer_s_policy_and_calibration_are_told_once(tmp_path: Path) -> None:
+    """They were told of an answer without stages alone."""
+    record = CalibrationRecord("x.txt", "0" * 64, 300, "1" * 64, "2" * 64, 12.5, 20.25, 0.01, "0.1.0")
+    pair = real("balanced", stages=(Ensemble(2),), calibration=record)
+    [answer] = pair.generate("The king", few(4, seed=3))
+    (tmp_path / "answer.json").write_text(answer.certificate.text, "utf-8")
+    told = purify(tmp_path / "answer.json").output.splitlines()
+    [policy] = [line for line in told if line.startswith("Policy: ")]
+    assert policy.startswith("Policy: balanced (budget = 5.0, doubt = 1.0")
+    [calibrated] = [line for line in told if line.startswith("Calibrated on ")]
+    assert calibrated.startswith("Calibrated on x.txt (300 tokens")

@@ -55,6 +55,15 @@ def test_one_tokenizer_has_one_digest_whatever_was_added_or_trained(tmp_path: Pa
     assert look_at(str(SLM_1024)).digest != found[0].digest
 
 
+def test_without_a_candidate_nothing_stands_above(tmp_path: Path) -> None:
+    """A path with a space could not be pasted, and "one of the above" was said where there is none."""
+    shutil.copytree(LLM, tmp_path / "my llm")
+    said = purify(tmp_path / "my llm").stdout
+    assert "No model of the catalogue is smaller than this LLM." in said
+    assert "above" not in said
+    assert f"--tokenizer '{tmp_path / 'my llm'}' --out anchor" in said
+
+
 def test_a_gguf_file_has_the_digest_of_its_directory(tmp_path: Path) -> None:
     found, known = look_at(str(write_gguf(LLM, tmp_path / "toy.gguf"))), look_at(str(LLM))
     assert (found.digest, found.tokens, found.parameters) == (known.digest, known.tokens, known.parameters)

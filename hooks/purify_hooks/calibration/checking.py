@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from purify_hooks.calibration.measure import ScoredPassage, by_kind, perplexities, score_texts
+from purify_hooks.calibration.measure import ScoredPassage, by_kind, left_out, perplexities, score_texts
 from purify_hooks.calibration.sample import TextSample, sample_of
 from purify_plugins.certificates.calibration_record import digest_of
 from purify_plugins.errors import ConfigError
@@ -40,22 +40,23 @@ def check_text(purifier: Purifier, config: Config, texts: Sequence[Path], second
     contexts = purifier.llm.inner.context_length, purifier.slm.inner.context_length
     sample = sample_of(texts).within(*contexts, most=SHORT)
     try:
-        passages = _read(purifier, sample.in_turn(), seconds)
+        passages, warning = _read(purifier, sample.in_turn(), seconds)
     except ConfigError as error:  # a server that scores no text: the rest of the check stands
         return Remarks({}, [*warnings, str(error)])
     facts = {kind: _figures(some) for kind, some in by_kind(passages).items()}
-    return Remarks(facts, [*warnings, *compared(purifier, passages)])
+    return Remarks(facts, [*warnings, *filter(None, [warning]), *compared(purifier, passages)])
 
 
-def _read(purifier: Purifier, sample: TextSample, seconds: float) -> list[ScoredPassage]:
-    """The passages that are read within the time, at least one."""
+def _read(purifier: Purifier, sample: TextSample, seconds: float) -> tuple[list[ScoredPassage], str]:
+    """The passages that are read within the time, at least one, and a warning of those left out or ""."""
     typer.echo(f"reading {sample.name} with both models, {seconds:g} s at most (--seconds)", err=True)
-    start, found = time.monotonic(), list[ScoredPassage]()
+    start, found, count = time.monotonic(), list[ScoredPassage](), 0
     for passage in sample.passages:
+        count += 1
         found += score_texts(purifier.llm.inner, purifier.slm.inner, TextSample(sample.name, (passage,)))
-        if found and time.monotonic() - start > seconds:
+        if time.monotonic() - start > seconds:
             break
-    return found
+    return found, left_out(count, len(found))
 
 
 def _figures(passages: Sequence[ScoredPassage]) -> dict[str, Any]:

@@ -63,12 +63,23 @@ def score_texts(
     return [each for each in passages if len(each.llm)]
 
 
+def left_out(passages: int, found: int) -> str:
+    """A sentence on passages that were read and not compared; "" where all were."""
+    if found == passages:
+        return ""
+    return (
+        f"{passages - found} of {passages} passages could not be compared and are left out: a model's "
+        "tokenizer changes them, or they are a few characters long"
+    )
+
+
 def _readings(
     side: str, source: LogitSource, passages: Sequence[TextPassage]
 ) -> Iterator[list[ScoredPrompt]]:
     """The scored prompts of the passages, in order, a few at a time."""
     prompts = [_prompt(source, each) for each in passages]
-    longest = max(len(each.text) + len(each.ask) for each in passages)
+    # In bytes: a tokenizer that does not know an alphabet has a token for each.
+    longest = max(len((each.ask + each.text).encode()) for each in passages)
     # A token of ordinary text has two characters or more, on average.
     rows = max(1, 2 * LOGITS // (longest * len(source.vocabulary)))
     for at in range(0, len(prompts), rows):

@@ -71,7 +71,7 @@ class CalibrationResult:
 
 def measured(ready: Prepared, sample: TextSample) -> CalibrationResult:
     """Read both models, then the text with each, and find the settings."""
-    from purify_hooks.calibration.measure import score_texts
+    from purify_hooks.calibration.measure import left_out, score_texts
     from purify_hooks.copying.source import CopyingSource, without_copyist
     from purify_hooks.policies.calibration import ScoredText
     from purify_hooks.policies.calibration import calibrate as settings_for
@@ -89,6 +89,8 @@ def measured(ready: Prepared, sample: TextSample) -> CalibrationResult:
     cut = sample.within(llm.context_length, slm.context_length).cut(CHARACTERS)
     with shown_progress() as progress:
         passages = score_texts(llm, alone, cut, progress)
+    if told := left_out(len(cut.passages), len(passages)):
+        typer.echo(f"warning: {told}", err=True)
     copying = alone.capabilities is None and predicts_better_copying(passages)
     if copying:
         slm, passages = CopyingSource(alone), [each._replace(slm=each.copied) for each in passages]

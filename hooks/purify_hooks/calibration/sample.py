@@ -17,11 +17,13 @@ from purify_plugins.types import Chat
 from purify_plugins.utils.files import decoded, read_bytes
 
 OPENING = 24
-"""Characters at the beginning of a text, up to the next space, that are read and not scored."""
+"""Characters at the beginning of a text, up to the next space if any, that are read and not scored."""
 LONGEST = 1200
 """Characters of one passage at most; a longer text is cut into several."""
 LEAST = 2000
 """Characters of text that are needed: fewer say little of the share of tokens that meet a limit."""
+FOREVER = 2**62
+"""A length without a limit."""
 CONTROL = re.compile("[\x00-\x08\x0e-\x1f]")
 """Characters that plain text does not contain."""
 
@@ -39,19 +41,21 @@ class TextPassage:
         """The chat that the text answers."""
         return Chat(({"role": "user", "content": self.ask},))
 
-    def parts(self, most: int) -> Iterator[TextPassage]:
-        """The passage in parts of at most so many characters; of a chat's answer the beginning."""
+    def parts(self, most: int, octets: int = FOREVER) -> Iterator[TextPassage]:
+        """The passage in parts of at most so many characters and bytes; of a chat's answer the beginning."""
         if self.ask:
-            yield replace(self, text=self.text[:most])
+            yield replace(self, text=self.text[: fitting(self.text, most, octets)])
             return
-        yield from (replace(self, text=part) for part in pieces(self.text, most) if part.strip())
+        yield from (replace(self, text=part) for part in pieces(self.text, most, octets) if part.strip())
 
     @property
     def scored(self) -> str:
         """The part whose tokens are scored: not the first words of a text, which have no context."""
         if self.ask:
             return self.text
-        return self.text[max(self.text.find(" ", OPENING), 0) :]
+        found = self.text.find(" ", OPENING)
+        spaceless = OPENING if len(self.text) > 2 * OPENING else 0
+        return self.text[found if found >= 0 else spaceless :]
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,16 @@ class TextSample:
         return sum(len(each.text) for each in self.passages)
 
     def within(self, *contexts: int | None, most: int = LONGEST) -> TextSample:
-        """Passages of at most `most` characters, and of half as many as the shortest context has tokens."""
-        most = min([most, *(length // 2 for length in contexts if length is not None)])
-        return TextSample(self.name, tuple(part for each in self.passages for part in each.parts(most)))
+        """Passages of at most `most` characters, and of half as many as the shortest context has tokens.
+
+        A tokenizer that does not know an alphabet has a token for each byte of it: passages have at most
+        three bytes for every four tokens of the context, too.
+        """
+        shortest = min((length for length in contexts if length is not None), default=FOREVER)
+        most, octets = min(most, shortest // 2), 3 * shortest // 4
+        return TextSample(
+            self.name, tuple(part for each in self.passages for part in each.parts(most, octets))
+        )
 
     def in_turn(self) -> TextSample:
         """The same passages, one of each kind and then another of each."""
@@ -135,11 +146,19 @@ def _read(path: Path) -> Iterator[TextPassage]:
     yield from TextPassage(path.stem, text.strip()).parts(LONGEST)
 
 
-def pieces(text: str, most: int) -> Iterator[str]:
-    """The text in pieces of at most so many characters, cut at an empty line, a line's end or a space."""
-    while len(text) > most:
-        ends = (text.rfind(mark, most // 2, most) for mark in ("\n\n", "\n", " "))
-        at = next((end for end in ends if end > 0), most)
+def fitting(text: str, most: int, octets: int = FOREVER) -> int:
+    """How many of the text's first characters are at most `most`, and at most so many bytes of UTF-8."""
+    beginning = text[:most]
+    if len(encoded := beginning.encode()) > octets:
+        return len(encoded[:octets].decode(errors="ignore"))
+    return len(beginning)
+
+
+def pieces(text: str, most: int, octets: int = FOREVER) -> Iterator[str]:
+    """The text in pieces of at most so many characters and bytes, cut at empty lines, line ends or spaces."""
+    while len(text) > (fits := fitting(text, most, octets)):
+        ends = (text.rfind(mark, fits // 2, fits) for mark in ("\n\n", "\n", " "))
+        at = next((end for end in ends if end > 0), fits)
         yield text[:at]
         text = text[at:].lstrip("\n")
     yield text

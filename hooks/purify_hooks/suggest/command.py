@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,11 +49,12 @@ def _lines(model: UntrustedModel, found: list[Candidate]) -> Iterator[str]:
     for each in found:
         yield ""
         yield from _about(each)
-    yield ""
-    yield "your own text: purify slm build TEXTS --tokenizer " + model.name + " --out anchor"
-    yield "  meets it      in the LLM's tokens; takes milliseconds a row; mix it with one of the above"
     if not found:
         yield "No model of the catalogue is smaller than this LLM."
+    mixed = "; mix it with one of the above" if found else ""
+    yield ""
+    yield f"your own text: purify slm build TEXTS --tokenizer {quote(model.name)} --out anchor"
+    yield f"  meets it      in the LLM's tokens; takes milliseconds a row{mixed}"
 
 
 def _about(each: Candidate) -> Iterator[str]:

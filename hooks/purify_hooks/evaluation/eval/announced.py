@@ -44,3 +44,9 @@ def print_suites(plan: Plan, pair: ModelPair) -> None:
             typer.echo(
                 f"not of {chain.name}: {', '.join(left)}, which measure other stages or none", err=True
             )
+
+
+def whose_pair(configured: bool) -> str:
+    """That the test bed's pair is measured; and not that of a configuration, where there is one."""
+    other = "; the configuration's own models are measured by `purify eval --pair FILE`" if configured else ""
+    return f"measuring the test bed's pair, since --llm and --slm name no other{other}"

@@ -196,6 +196,7 @@ def models_and_questions(
 
     The plugins are those of the configuration or of $PURIFY_PLUGINS; its models are not measured.
     """
+    from purify_hooks.evaluation.eval.announced import whose_pair
     from purify_hooks.evaluation.eval.run import ModelNames
     from purify_hooks.evaluation.testbed import LLM, SLM
 
@@ -203,6 +204,8 @@ def models_and_questions(
         raise ConfigError("give both --llm and --slm, or neither for the test bed's pair")
     if llm and not attacks:
         raise ConfigError("your own models need your own --attacks; `purify eval build` writes such a file")
+    if not llm:
+        typer.echo(whose_pair(configuration_exists(config)), err=True)
     models = ModelNames(llm or str(LLM), slm or str(SLM), named_plugins(config), batch)
     return models, _questions(models, attacks)
 

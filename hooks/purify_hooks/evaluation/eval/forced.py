@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from purify_hooks.evaluation.eval.results_cache import Cell, lines
 from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, Samples, texts
 from purify_hooks.evaluation.eval.systems import ALONE, System
+from purify_plugins.utils.files import write_whole
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
@@ -60,6 +61,16 @@ def kept_pieces(file: Path) -> dict[str, PieceScores]:
     return found
 
 
+def drop_pieces(file: Path, finished: Measurement) -> None:
+    """Remove a finished suite's pieces; those of a suite that another run has begun stay."""
+    used = {finished.key(piece) for piece in finished.pieces}
+    left = [found.line(key) for key, found in kept_pieces(file).items() if key not in used]
+    if left:
+        write_whole(file, "\n".join([*left, ""]))
+    else:
+        file.unlink(missing_ok=True)
+
+
 def score(systems: Sequence[System], piece: Sequence[ForcedText], pair: ModelPair) -> PieceScores:
     """Run the systems over a piece of a suite's texts."""
     start = time.process_time()
@@ -90,8 +101,9 @@ class Measurement:
 
     @property
     def systems(self) -> list[System]:
-        """Those that lack a cell."""
-        return list({each.system.key: each.system for each in self.missing}.values())
+        """Those that lack a cell, in an order that does not depend on the plan's: kept scores are in it."""
+        ordered = sorted(self.missing, key=lambda each: each.key)
+        return list({each.system.key: each.system for each in ordered}.values())
 
     @property
     def run(self) -> list[System]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from purify_hooks.evaluation.eval.forced import CellWork, Measurement, kept_pieces, score
+from purify_hooks.evaluation.eval.forced import CellWork, Measurement, drop_pieces, kept_pieces, score
 from purify_hooks.evaluation.eval.questions import Questions
 from purify_hooks.evaluation.eval.results_cache import Cell, ResultsCache, append, key
 from purify_hooks.evaluation.eval.statistics import Estimate, Metric, estimate
@@ -153,10 +153,11 @@ def run(
                 cells = suite.add(piece, result, pair)
             for cell in cells:
                 cache.add(cell)
+            if cells and at < len(pieces):
+                drop_pieces(cache.pieces, suite)
             progress(done, len(tasks), label)
             if cells:
                 news(so_far(plan, asked, every, cache))
-    cache.pieces.unlink(missing_ok=True)
     return results(plan, asked, every, cache.cells)
 
 
@@ -197,6 +198,8 @@ def unread(
                 yield suite, piece
         for cell in cells:
             cache.add(cell)
+        if cells:
+            drop_pieces(cache.pieces, suite)
 
 
 def finished(plan: Plan, pair: ModelPair, cache: ResultsCache) -> Plan:
