@@ -31,7 +31,8 @@ class Context:
     the real ones. With two tokenizers n counts symbols: a stretch of text that both models read in whole
     tokens has the sums of their log-probabilities at its first symbol, and 0 at the others.
     `greedy` (rows,) bool: the answer takes the arg-max instead of a draw. `tokens` (rows, n) are the ids of
-    those tokens or symbols; None where there are only their scores.
+    those tokens or symbols; None where there are only their scores. The last `turn` (rows,) of the real ones
+    are of the turn that the answer goes on with, none of a chat whose answer is to begin; None: all are.
     """
 
     llm: Tensor
@@ -39,6 +40,7 @@ class Context:
     lengths: Tensor
     greedy: Tensor
     tokens: Tensor | None = None
+    turn: Tensor | None = None
 
     @property
     def rows(self) -> int:

@@ -67,9 +67,20 @@ def test_a_token_without_mass_counts_where_it_stands_only() -> None:
 
 def test_a_template_s_words_are_none_of_the_conversation() -> None:
     """A model that was not taught its template gives "assistant" e^-30, and would count as the worse one."""
-    turn = [("<s>", -1.0), ("us", -27.0), ("er", -9.0), ("\n", -13.0), ("user", -2.0), (" hi", -4.0)]
-    read = scored(*turn, ("<e>", -1.0), ("\n", -2.0), ("<s>", -1.0), ("assistant", -30.0), ("\n", -17.0))
-    found = without_template(read, BYTES)
+    turn_of_a_user = [
+        ("<s>", -1.0),
+        ("us", -27.0),
+        ("er", -9.0),
+        ("\n", -13.0),
+        ("user", -2.0),
+        (" hi", -4.0),
+    ]
+    read = scored(
+        *turn_of_a_user, ("<e>", -1.0), ("\n", -2.0), ("<s>", -1.0), ("assistant", -30.0), ("\n", -17.0)
+    )
+    found, turn = without_template(read, BYTES)
+    assert turn == 0, "an answer is to begin"
+    assert without_template(scored(*turn_of_a_user), BYTES).turn == len("user hi")
     assert found.logprobs == read.logprobs
     spelled = [bytes(each) for each in found.spelled]
     assert spelled == [b"", b"", b"", b"", b"user", b" hi", b"", b"", b"", b"", b""]
@@ -99,7 +110,7 @@ def test_an_answer_begins_alike_whatever_a_model_makes_of_its_template() -> None
         without_template(ScoredPrompt((3, *prompt), scores), vocabulary)
         for scores in ((-1.0, -30.0, -9.0, -2.0, -3.0, -1.0, -9.0), (0.0, 0.0, 0.0, -2.0, -3.0, 0.0, 0.0))
     )
-    assert one == other == ScoredPrompt(said, (-2.0, -3.0))
+    assert one == other == (ScoredPrompt(said, (-2.0, -3.0)), 0)
 
 
 @cache

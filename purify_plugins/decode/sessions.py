@@ -185,7 +185,9 @@ class SessionPair:
         llm = self.slm.prompts if self.llm is None else self.llm.prompts
         lookback = self.lookback if lookback is None else lookback
         pairs = zip(llm, self.slm.prompts, strict=True)
-        shared = [self._shared(a, b, lookback) if a.logprobs and b.logprobs else [] for a, b in pairs]
+        none: tuple[list[PromptScore], int] = [], 0
+        found = [self._shared(a, b, lookback) if a.logprobs and b.logprobs else none for a, b in pairs]
+        shared = [scores for scores, _ in found]
         width = max(map(len, shared))
         padded = [[(0, 0.0, 0.0)] * (width - len(scores)) + scores for scores in shared]
         device, shape = self.first[1].device, (len(shared), width)
@@ -196,17 +198,21 @@ class SessionPair:
         scores = scores.reshape(*shape, 2)
         lengths = torch.tensor([len(scores) for scores in shared], device=device)
         modes = torch.full((len(shared),), greedy, device=device)
-        return Context(scores[..., 0], scores[..., 1], lengths, modes, tokens.reshape(shape))
+        turns = torch.tensor([turn for _, turn in found], device=device)
+        return Context(scores[..., 0], scores[..., 1], lengths, modes, tokens.reshape(shape), turns)
 
-    def _shared(self, llm: ScoredPrompt, slm: ScoredPrompt, lookback: int) -> list[PromptScore]:
-        """The scores of the text that both read; what a chat template writes is none."""
-        vocabulary = self.decoder.vocabulary
-        if not (llm.spelled and slm.spelled):
+    def _shared(self, llm: ScoredPrompt, slm: ScoredPrompt, lookback: int) -> tuple[list[PromptScore], int]:
+        """The scores of the text that both read, without a template's, and how many are of the last turn."""
+        vocabulary, symbols = self.decoder.vocabulary, llm.spelled and slm.spelled
+        if not symbols:
             llm, slm = llm.last(lookback), slm.last(lookback)
-            return shared_scores(without_template(llm, vocabulary), without_template(slm, vocabulary))
-        llm, slm = without_template(llm, vocabulary), without_template(slm, vocabulary)
-        scores = shared_symbol_scores(llm, slm, vocabulary)
-        return scores[max(len(scores) - lookback, 0) :]
+        one, other = without_template(llm, vocabulary), without_template(slm, vocabulary)
+        if symbols:
+            scores = shared_symbol_scores(one.prompt, other.prompt, vocabulary)
+        else:
+            scores = shared_scores(one.prompt, other.prompt)
+        scores = scores[max(len(scores) - lookback, 0) :]
+        return scores, min(one.turn, other.turn, len(scores))
 
     def close(self) -> None:
         """Close both sessions."""

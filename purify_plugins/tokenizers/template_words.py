@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import takewhile
+from typing import TYPE_CHECKING, NamedTuple
+
+from purify_plugins.types import ScoredPrompt
 
 if TYPE_CHECKING:
-    from purify_plugins.types import ScoredPrompt, Vocabulary
+    from purify_plugins.types import Vocabulary
 
 ROLES = frozenset(
     b"assistant developer environment function ipython model observation system tool user".split()
@@ -14,24 +17,41 @@ ROLES = frozenset(
 """The names of roles that templates write after a control token."""
 
 
-def without_template(prompt: ScoredPrompt, vocabulary: Vocabulary) -> ScoredPrompt:
-    """A prompt without the scores of what its template wrote: control tokens, and a role's name after one.
+class SaidPrompt(NamedTuple):
+    """A prompt without the scores of what its template wrote.
+
+    The last `turn` of its scored tokens, or symbols, come after that: of a chat that ends where an answer is
+    to begin there are none.
+    """
+
+    prompt: ScoredPrompt
+    turn: int
+
+
+def without_template(prompt: ScoredPrompt, vocabulary: Vocabulary) -> SaidPrompt:
+    """A prompt without its template's words: control tokens, and a role's name after one.
 
     Templates are left out where models learn from chats, so a model may find its own role's name next to
     impossible; beside another model's score that would say that it is the worse one, before it has said a
     word. `vocabulary` is of the prompt's ids, or of `spelled`.
     """
-    scored = prompt.tokens[len(prompt.tokens) - len(prompt.logprobs) :]
     if prompt.spelled:
         pieces = [vocabulary.spell(each) if each else None for each in prompt.spelled]
-        pairs = zip(prompt.spelled, written(pieces), strict=True)
-        return prompt._replace(spelled=tuple(() if theirs else each for each, theirs in pairs))
+        theirs = written(pieces)
+        spelled = tuple(() if out else each for each, out in zip(prompt.spelled, theirs, strict=True))
+        turn = sum(map(len, spelled[len(spelled) - _turn(theirs) :]))
+        return SaidPrompt(prompt._replace(spelled=spelled), turn)
+    scored = prompt.tokens[len(prompt.tokens) - len(prompt.logprobs) :]
     silent = vocabulary.control.keys() | vocabulary.eos
-    pieces = [None if token in silent else vocabulary.tokens[token] for token in scored]
-    kept = [at for at, theirs in enumerate(written(pieces)) if not theirs]
-    return prompt._replace(
-        tokens=tuple(scored[at] for at in kept), logprobs=tuple(prompt.logprobs[at] for at in kept)
-    )
+    theirs = written([None if token in silent else vocabulary.tokens[token] for token in scored])
+    kept = [at for at, out in enumerate(theirs) if not out]
+    tokens, logprobs = tuple(scored[at] for at in kept), tuple(prompt.logprobs[at] for at in kept)
+    return SaidPrompt(ScoredPrompt(tokens, logprobs), _turn(theirs))
+
+
+def _turn(theirs: Sequence[bool]) -> int:
+    """How many pieces come after the last that the template wrote."""
+    return sum(1 for _ in takewhile(lambda out: not out, reversed(theirs)))
 
 
 def written(pieces: Sequence[bytes | None]) -> list[bool]:

@@ -174,6 +174,21 @@ def test_the_gap_follows_the_text_up_to_its_limit() -> None:
     assert float(FOLLOWING.start(prompted(*wide))[1]) == 2.0
 
 
+def test_what_somebody_else_says_in_a_chat_moves_the_level_alone() -> None:
+    """An LLM that was taught answers, not questions, counted as the worse model as its answer began."""
+    llm, slm = torch.tensor([[-0.1, -9.0, -8.0, -0.2]]), torch.tensor([[-6.0, -4.0, -3.0, -1.0]])
+    whole = Context(llm, slm, torch.tensor([4]), torch.tensor([False]))
+    level, gap, weight, *_ = FOLLOWING.start(replace(whole, turn=torch.tensor([0])))
+    before, moved, doubted, *_ = FOLLOWING.start(whole)
+    assert (float(gap), float(weight)) == pytest.approx((FOLLOWING.gap, FOLLOWING.hedge))
+    assert float(doubted) > 5 * FOLLOWING.hedge
+    assert float(moved) < FOLLOWING.gap
+    assert abs(float(level - before)) < 1.0
+    _, *own = FOLLOWING.start(replace(whole, turn=torch.tensor([1])))
+    alone = FOLLOWING.start(prompted(llm[:, -1:], slm[:, -1:]))
+    assert [float(each) for each in own[:2]] == pytest.approx([float(each) for each in alone[1:3]])
+
+
 def test_padding_on_the_left_of_a_prompt_moves_neither_gap_nor_hedge() -> None:
     llm, slm = torch.tensor([[0.0, 0.0, -0.1, -2.0]]), torch.tensor([[0.0, 0.0, -4.0, -1.0]])
     padded = Context(llm, slm, torch.tensor([2]), torch.tensor([False]))

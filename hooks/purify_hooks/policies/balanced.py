@@ -34,7 +34,8 @@ class Balanced(FusionPolicy):
     r = min(λ p_llm, e^c p_slm) with c = max(0, budget - level). A token adds log p_llm/p_slm, less
     `doubt` times the LLM's own surprise -log p_llm (r for p_llm where r is larger), less the gap; what
     it takes off is at most `drain`. The level runs over the prompt's last tokens too, between 0 and
-    twice the budget: a text known by heart shuts the LLM out until something else has been said.
+    twice the budget: a text known by heart shuts the LLM out until something else has been said. Gap and
+    hedge begin anew with each turn of a chat.
 
     The gap is what the SLM is worse by on ordinary text. It begins at `gap`; with a `memory` it follows
     the text, between 0 and `gap_limit`; with `gap_from` a token that the SLM is sure of has less of it, so
@@ -206,13 +207,16 @@ class Balanced(FusionPolicy):
         level, gap, weight, usual, code, spent = (
             ledger(context, each) for each in (0.0, self.gap, self.hedge, 0.0, MOST, 0.0)
         )
-        padding = context.llm.shape[1] - context.lengths.to(level.device)
+        width = context.llm.shape[1]
+        padding = width - context.lengths.to(level.device)
+        # How well the models know what somebody else says in a chat tells nothing of the answer.
+        others = padding if context.turn is None else width - context.turn.to(level.device)
         yield level, gap, weight, usual, code, spent
         for at, (llm, slm) in enumerate(zip(context.llm.unbind(-1), context.slm.unbind(-1), strict=True)):
             level = self._risen(level, gap, llm, slm)  # padding adds nothing to a level of nothing
             followed = self._followed(gap, weight, llm, slm)
             gap, weight = (
-                torch.where(at < padding, *pair) for pair in zip((gap, weight), followed, strict=True)
+                torch.where(at < others, *pair) for pair in zip((gap, weight), followed, strict=True)
             )
             usual = self._averaged(usual, level)
             if self.tells_code and context.tokens is not None:
