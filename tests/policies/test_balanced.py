@@ -18,7 +18,7 @@ from purify_plugins import Purifier
 from purify_plugins.decode.sessions import SessionPair
 from purify_plugins.policy import Context
 from purify_plugins.testing import ToySource, letters
-from purify_plugins.types import Token
+from purify_plugins.types import Token, Vocabulary
 from tests.policies.cases import SEEDS, every_answer, law, prompted, rows, unprompted
 
 NATS = st.floats(0.0, 4.0)
@@ -68,7 +68,7 @@ def test_no_number_takes_more_than_its_budget(policy: Balanced, seed: int) -> No
     """Token 0 of three is a digit, token 1 a letter, and token 2 ends the answer."""
     fused, slm = every_answer(policy, seed)
     tokens = torch.cartesian_prod(*[torch.arange(3)] * 5)
-    ratio = torch.where(fused > -torch.inf, fused - slm, 0.0).clamp(min=0.0)
+    ratio = torch.where(fused > -torch.inf, fused - slm, 0.0).clamp(min=0.0, max=math.log(10))
     spent = torch.zeros(len(tokens), dtype=ratio.dtype)
     for at in range(5):
         spent = torch.where(tokens[:, at] == 0, spent + ratio[:, at], 0.0)
@@ -230,6 +230,33 @@ def test_a_number_the_llm_alone_knows_takes_no_more_than_its_budget() -> None:
         assert least <= chance <= most
         word = rule.advance(state, torch.tensor([12]), llm, slm, fused)
         assert float(word[3]) == 0.0  # after a letter another number begins
+
+
+def test_that_a_number_comes_at_all_is_no_part_of_it() -> None:
+    """Asked for the answer only, an SLM would begin with a word: "42" cost 8 nats more than it is worth."""
+    policy = Balanced(30.0, 2.0, numbers=6.0).bind(letters("0123456789 a"))
+    slm = torch.tensor([[3e-5] * 10 + [0.4, 0.4, 0.1997]]).log().log_softmax(-1)
+    state, chance = policy.start(unprompted(1)), []
+    for digit in (4, 2, 7, 1):
+        llm = torch.full((1, 13), 1e-4).index_fill(1, torch.tensor([digit]), 0.9988).log()
+        fused = law(policy, llm, slm, state)
+        chance.append(float(fused[0, digit].exp()))
+        state = policy.advance(state, torch.tensor([digit]), llm, slm, fused)
+    assert chance[:2] == pytest.approx([0.9988, 0.9988], abs=1e-3)
+    left = 6 - 2 * math.log(10)
+    assert chance[2] == pytest.approx(3e-5 * math.exp(left), rel=0.01)
+    assert chance[3] == pytest.approx(3e-5, rel=0.01)
+
+
+def test_a_token_of_several_digits_counts_for_all_of_them() -> None:
+    vocabulary = Vocabulary((b"12", b"123", b"a", b""), frozenset((3,)), {3: "<end>"})
+    policy = Balanced(30.0, 2.0, numbers=6.0).bind(vocabulary)
+    assert policy.lengths == (2, 3)
+    slm = torch.tensor([[1e-6, 1e-6, 0.5, 0.499998]]).log()
+    for token, most in ((0, 0.997), (1, 1e-6 * math.exp(6.0))):
+        llm = torch.full((1, 4), 1e-3).index_fill(1, torch.tensor([token]), 0.997).log()
+        fused = law(policy, llm, slm, policy.start(unprompted(1)))
+        assert float(fused[0, token].exp()) == pytest.approx(most, rel=0.01)
 
 
 def test_a_record_in_which_a_number_took_too_much_does_not_hold() -> None:

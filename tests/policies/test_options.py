@@ -88,7 +88,12 @@ def test_a_bad_option_is_advice(name: str, options: dict[str, Any], advice: str)
 def test_every_option_of_every_policy_is_checked() -> None:
     checked = {(name, option) for name, options, _ in BAD for option in options}
     untried = {("token_swap", "ids"), ("anchored", "prefix_debt")}
-    untried |= {("balanced", "digits"), ("balanced", "joiners"), ("balanced", "signs")}
+    untried |= {
+        ("balanced", "digits"),
+        ("balanced", "joiners"),
+        ("balanced", "lengths"),
+        ("balanced", "signs"),
+    }
     untried |= {("consistency", "kernel"), ("top_k_union", "kernel")}
     untried |= {("learned_mix", "llm_entropy"), ("learned_mix", "slm_entropy")}
     every = {(name, option) for name, make in POLICIES.items() for option in make.__dataclass_fields__}

@@ -20,7 +20,7 @@ def fuse_capped(llm: Tensor, slm: Tensor, cap: Tensor, lower: tuple[Tensor, Tens
 
     `cap` (rows,) is in nats; 0 gives the SLM's row bit for bit. Where the LLM's support cannot hold
     the mass, the rest goes to the other tokens in proportion to the SLM, under the same ceiling.
-    `lower` holds the ids (n,) of some tokens and their lower cap (rows,), from 0 to `cap`.
+    `lower` holds the ids (n,) of some tokens and their lower caps (rows, n), from 0 to `cap`.
     """
     import torch
 
@@ -31,7 +31,7 @@ def fuse_capped(llm: Tensor, slm: Tensor, cap: Tensor, lower: tuple[Tensor, Tens
     ceiling = slm + cap[:, None].to(slm.dtype)
     if lower is not None:
         ids, their_cap = lower
-        ceiling[:, ids] = slm[:, ids] + their_cap[:, None].to(slm.dtype)
+        ceiling[:, ids] = slm[:, ids] + their_cap.to(slm.dtype)
     fill = _fill if on_cpu(llm) else _fill_there
     lift = torch.where(cap > 0, fill(llm.exp(), ceiling.exp()).log(), SLM_ALONE)
     return torch.minimum(llm.add_(lift[:, None].to(llm.dtype)), ceiling)

@@ -17,7 +17,15 @@ from ._base import below, drawn, ledger, require, scaled, slack
 from ._capping import fuse_capped
 from ._code import MOST, CodeSigns, code_tokens
 from ._gap import followed_gap, gap_share, hedged, posterior, slow_average
-from ._numbers import ids_tensor, in_last_number, number_tokens, parts_of_numbers
+from ._numbers import (
+    DIGIT,
+    NumberTokens,
+    ids_tensor,
+    in_last_number,
+    number_caps,
+    number_tokens,
+    parts_of_numbers,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +55,8 @@ class Balanced(FusionPolicy):
     Guarantee "passage", for draws and whatever the LLM does: over every run of tokens
     Σ (1 + doubt) log r - log p_slm - g ≤ budget, with g = max(gap, gap_limit), so a run of n tokens that
     the SLM gives probability q has at most (e^(budget + g n) q)^(1/(1 + doubt)); N spellings of one text,
-    q in all, at most N^(doubt/(1 + doubt)) times as much together. In a number Σ log r/p_slm ≤ numbers.
+    q in all, at most N^(doubt/(1 + doubt)) times as much together. In a number Σ log r/p_slm ≤ numbers,
+    where a digit counts ln 10 at most.
     Source: this project (docs, "the ledger of sureness").
     """
 
@@ -76,6 +85,8 @@ class Balanced(FusionPolicy):
     """Nats of the SLM's surprisal from which a token has all of the gap, below in proportion; 0: all."""
     digits: tuple[int, ...] = field(default=(), repr=False)
     """The tokens that write numbers, which `bind` fills in; not an option to set by hand."""
+    lengths: tuple[int, ...] = field(default=(), repr=False)
+    """How many digits each of these tokens has, which `bind` fills in; not an option to set by hand."""
     joiners: tuple[int, ...] = field(default=(), repr=False)
     """The tokens that stand inside numbers, which `bind` fills in; not an option to set by hand."""
     signs: tuple[int, ...] = field(default=(), repr=False)
@@ -119,8 +130,11 @@ class Balanced(FusionPolicy):
         """The same policy, with the tokens of this vocabulary that write numbers, and those of code."""
         if not self.binds:
             return self
-        digits, joiners = number_tokens(vocabulary)
-        return replace(self, digits=digits, joiners=joiners, signs=code_tokens(vocabulary))
+        return replace(self, **number_tokens(vocabulary)._asdict(), signs=code_tokens(vocabulary))
+
+    @property
+    def _number(self) -> NumberTokens:
+        return NumberTokens(self.digits, self.lengths, self.joiners)
 
     def allowance(self, tokens: int, surprisal: float) -> float:
         """The most nats by which a passage that costs the SLM `surprisal` may be likelier than under it."""
@@ -178,11 +192,12 @@ class Balanced(FusionPolicy):
 
     def _in_numbers(self, steps: Sequence[Token]) -> Iterable[float]:
         """What the number under way has taken from the LLM, in nats, after each token that belongs to one."""
-        digits, joiners = frozenset(self.digits), frozenset(self.joiners)
+        worth = {token: DIGIT * length for token, length in zip(self.digits, self.lengths, strict=True)}
+        joiners = frozenset(self.joiners)
         spent = 0.0
         for step in steps:
-            spent += max(step.ratio, 0.0) if step.id in digits else 0.0
-            spent = spent if step.id in digits or step.id in joiners else 0.0
+            spent += min(max(step.ratio, 0.0), worth.get(step.id, 0.0))
+            spent = spent if step.id in worth or step.id in joiners else 0.0
             yield spent
 
     def start(self, context: Context) -> State:
@@ -239,8 +254,8 @@ class Balanced(FusionPolicy):
         level, _, weight, usual, code, spent = state
         cap = (self.limit(usual, code) - level).clamp(min=0.0)
         if self.counts_numbers:
-            left = cap.minimum((self.numbers - spent).clamp(min=0.0))
-            capped = fuse_capped(llm, slm, cap, (ids_tensor(self.digits, str(slm.device)), left))
+            caps = number_caps(cap, (self.numbers - spent).clamp(min=0.0), self.lengths)
+            capped = fuse_capped(llm, slm, cap, (ids_tensor(self.digits, str(slm.device)), caps))
         else:
             capped = fuse_capped(llm, slm, cap)
         return hedged(capped, slm, weight) if self.hedge else capped
@@ -279,8 +294,8 @@ class Balanced(FusionPolicy):
 
     def _numbered(self, spent: Tensor, tokens: Tensor, taken: Tensor, size: int) -> Tensor:
         """What the number under way took, (rows,) as all else; `size` is that of the vocabulary."""
-        writes, stands = parts_of_numbers(self.digits, self.joiners, size, str(tokens.device))
-        more = taken.nan_to_num(nan=0.0).clamp(min=0.0) * writes[tokens]
+        writes, stands = parts_of_numbers(self._number, size, str(tokens.device))
+        more = taken.nan_to_num(nan=0.0).clamp(min=0.0).minimum(writes[tokens])
         return (spent + more) * stands[tokens]
 
     def _risen(self, level: Tensor, gap: Tensor, sure: Tensor, slm: Tensor) -> Tensor:
