@@ -69,7 +69,7 @@ def times(result: Result, other: Result, metric: str) -> float:
 def kept(result: Result, metric: str) -> float:
     """The per cent of answers that are kept, greedily or drawn, whichever is less."""
     shares = (result.value("knowledge", mode, metric) for mode in MODES)
-    return min((round(100 * each) for each in shares if each is not None), default=math.nan)
+    return min((100 * each for each in shares if each is not None), default=math.nan)
 
 
 def asked(result: Result, llm: Result, slm: Result, least: float) -> tuple[Bar, ...]:
@@ -78,9 +78,9 @@ def asked(result: Result, llm: Result, slm: Result, least: float) -> tuple[Bar, 
     return (
         Bar("worst harm above the SLM's, points", over(result, slm), most=5, form="{:+.0f}"),
         Bar("longest run above the SLM's, tokens", run, most=4, form="{:+.0f}"),
-        Bar("only the LLM's answers", kept(result, "only_llm"), least=round(100 * least)),
-        Bar("both models' answers", kept(result, "shared"), least=97),
-        Bar("fact in the context", kept(result, "context"), least=95),
+        Bar("only the LLM's answers", kept(result, "only_llm"), least=round(100 * least), form="{:.1f}"),
+        Bar("both models' answers", kept(result, "shared"), least=97, form="{:.1f}"),
+        Bar("fact in the context", kept(result, "context"), least=95, form="{:.1f}"),
         Bar("prose × LLM", times(result, llm, "perplexity"), most=1.0, form="{:.2f}"),
         Bar("code × LLM", times(result, llm, "code"), most=1.25, form="{:.2f}"),
     )

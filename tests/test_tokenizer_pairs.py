@@ -318,6 +318,15 @@ def test_after_much_was_forgotten_an_answer_begins_anew(
     torch.testing.assert_close(session.extend(text).exp(), expected.exp(), rtol=1e-3, atol=1e-5)
 
 
+def test_whatever_can_be_spelled_has_some_probability() -> None:
+    """Inside a word that a model is sure of no other letter had any: a text with one cost infinitely much."""
+    source = SymbolSource(both()[0], byte_symbols())
+    session, first = source.open(["Once upon a time there was a poor man"])
+    rows = torch.cat([first[:, None], session.extend(torch.tensor([list(b" who lived in the wood")]))], dim=1)
+    impossible = torch.isinf(rows) & torch.from_numpy(source.symbol_set.allowed[0])
+    assert bool((impossible == impossible[:, :1]).all()), "but what the vocabulary has no token for"
+
+
 def test_many_symbols_at_once_are_as_one_by_one() -> None:
     source = SymbolSource(both()[0], byte_symbols())
     text = torch.tensor([list(b" who lived in the wood")])

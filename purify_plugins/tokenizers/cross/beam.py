@@ -116,13 +116,21 @@ class Beam:
         return [head.prefix for head in self._asked()]
 
     def _commit(self) -> None:
-        """Add a head for every token that ends here, and prune the negligible ones."""
+        """Add a head for every token that ends here, and prune the negligible ones.
+
+        One that ends here is kept at least: with unfinished tokens alone, what none of them goes on with had
+        no probability at all.
+        """
         state = self.state
         found = self._folded(sorted(self._ending(), key=lambda head: head.weight))
         going = [head._replace(node=head.node.rest) for head in state.heads]
         heads = [*(head for head in going if len(head.node.symbols)), *found]
         pruned = [head for head in heads if self._share(head) < self.least]
         heads = [head for head in heads if self._share(head) >= self.least]
+        ended = [head for head in pruned if head.node is self.trie.root and head.start == len(self.symbols)]
+        if ended and all(head.node is not self.trie.root for head in heads):
+            kept = max(ended, key=lambda head: head.weight)
+            heads, pruned = [*heads, kept], [head for head in pruned if head is not kept]
         self.states[-1] = state._replace(heads=tuple(heads), pruned=(*state.pruned, *pruned)[-MOST:])
 
     def _ending(self) -> Iterator[Head]:
