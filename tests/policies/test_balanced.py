@@ -437,15 +437,18 @@ def test_a_number_that_the_prompt_began_goes_on_counting() -> None:
     policy = Balanced(30.0, numbers=5.0).bind(letters("12-a"))
     one, two, joiner, letter = range(4)
 
-    def begun(*prompt: int, llm: float = -0.5) -> float:
+    def begun(*prompt: int, llm: float = -0.5, turn: int | None = None) -> float:
         tokens = torch.tensor([prompt])
         scores = torch.full(tokens.shape, llm), torch.full(tokens.shape, -2.5)
-        context = Context(*scores, torch.tensor([len(prompt)]), torch.tensor([False]), tokens)
+        own = None if turn is None else torch.tensor([turn])
+        context = Context(*scores, torch.tensor([len(prompt)]), torch.tensor([False]), tokens, own)
         return float(policy.start(context)[-1])
 
     assert begun(letter, one, two) == pytest.approx(4.0)
     assert begun(one, joiner, two) == pytest.approx(6.0)
     assert begun(one, two, letter) == 0.0
+    assert begun(letter, one, two, turn=0) == 0.0  # a user's message ends with it, and an answer begins
+    assert begun(one, one, two, turn=1) == pytest.approx(2.0)
     assert begun(letter, joiner) == 0.0  # as in "A:", which is no number yet
     assert begun(letter, joiner, one) == pytest.approx(4.0)
     assert begun(one, two, llm=-3.0) == 0.0

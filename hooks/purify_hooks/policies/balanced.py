@@ -209,11 +209,23 @@ class Balanced(FusionPolicy):
         return level, gap, weight, usual, code, self._begun(context, spent)
 
     def _begun(self, context: Context, spent: Tensor) -> Tensor:
-        """What the number at the prompt's end took already, (rows,): an earlier answer may have begun it."""
+        """What the number at the prompt's end took already, (rows,): an earlier answer may have begun it.
+
+        A number with which somebody else's turn ends is another one.
+        """
+        import torch
+
         if not self.counts_numbers or context.tokens is None:
             return spent
         taken = (context.llm - context.slm).nan_to_num(nan=0.0).clamp(min=0.0)
-        return in_last_number(context.tokens, taken, self.digits, self.joiners, spent)
+        columns = torch.arange(context.llm.shape[1], device=context.tokens.device)
+        tokens = torch.where(columns < self._others(context)[:, None], -1, context.tokens)
+        return in_last_number(tokens, taken, self.digits, self.joiners, spent)
+
+    def _others(self, context: Context) -> Tensor:
+        """How many columns (rows,) of the scores come before the turn that the answer goes on with."""
+        own = context.lengths if context.turn is None else context.turn
+        return context.llm.shape[1] - own.to(context.llm.device)
 
     def reading(self, context: Context) -> Iterator[State]:
         """The state before each of the prompt's tokens, and after the last."""
@@ -222,10 +234,9 @@ class Balanced(FusionPolicy):
         level, gap, weight, usual, code, spent = (
             ledger(context, each) for each in (0.0, self.gap, self.hedge, 0.0, MOST, 0.0)
         )
-        width = context.llm.shape[1]
-        padding = width - context.lengths.to(level.device)
+        padding = context.llm.shape[1] - context.lengths.to(level.device)
         # How well the models know what somebody else says in a chat tells nothing of the answer.
-        others = padding if context.turn is None else width - context.turn.to(level.device)
+        others = self._others(context)
         yield level, gap, weight, usual, code, spent
         for at, (llm, slm) in enumerate(zip(context.llm.unbind(-1), context.slm.unbind(-1), strict=True)):
             level = self._risen(level, gap, llm, slm)  # padding adds nothing to a level of nothing
