@@ -211,7 +211,7 @@ class Balanced(FusionPolicy):
     def _begun(self, context: Context, spent: Tensor) -> Tensor:
         """What the number at the prompt's end took already, (rows,): an earlier answer may have begun it.
 
-        A number with which somebody else's turn ends is another one.
+        A number at the end of another turn is another one.
         """
         import torch
 
@@ -235,7 +235,7 @@ class Balanced(FusionPolicy):
             ledger(context, each) for each in (0.0, self.gap, self.hedge, 0.0, MOST, 0.0)
         )
         padding = context.llm.shape[1] - context.lengths.to(level.device)
-        # How well the models know what somebody else says in a chat tells nothing of the answer.
+        # How well the models know a user's words tells nothing of the answer.
         others = self._others(context)
         yield level, gap, weight, usual, code, spent
         for at, (llm, slm) in enumerate(zip(context.llm.unbind(-1), context.slm.unbind(-1), strict=True)):

@@ -97,6 +97,7 @@ def evaluate(
     """Measure what a policy stops and what it costs, on your models; a killed run goes on where it was."""
     if context.invoked_subcommand:
         return
+    from purify_hooks.evaluation.eval.announced import whose_pair
     from purify_hooks.evaluation.eval.systems import left_out
 
     models, questions, own = _asked(llm, slm, attacks, pair, batch, config)
@@ -105,8 +106,8 @@ def evaluate(
     systems = _systems(loaded, policies, sweep, own, measured_chains(loaded, stages, pair or config, chosen))
     _require_page(write)
     plan = planned(models, questions, systems, quick, seed, draws, chosen)
-    note = left_out(loaded) if policies == "all" else ""
-    report = measured_report(plan, out, jobs, so_far, clock.replace("none", ""), note, _pool(ray))
+    notes = whose_pair(llm or pair, config), left_out(loaded) if policies == "all" else ""
+    report = measured_report(plan, out, jobs, so_far, clock.replace("none", ""), notes, _pool(ray))
     if write:
         report.document(write)
     show(report, report.write(out), as_json)
@@ -196,7 +197,6 @@ def models_and_questions(
 
     The plugins are those of the configuration or of $PURIFY_PLUGINS; its models are not measured.
     """
-    from purify_hooks.evaluation.eval.announced import whose_pair
     from purify_hooks.evaluation.eval.run import ModelNames
     from purify_hooks.evaluation.testbed import LLM, SLM
 
@@ -204,8 +204,6 @@ def models_and_questions(
         raise ConfigError("give both --llm and --slm, or neither for the test bed's pair")
     if llm and not attacks:
         raise ConfigError("your own models need your own --attacks; `purify eval build` writes such a file")
-    if not llm:
-        typer.echo(whose_pair(configuration_exists(config)), err=True)
     models = ModelNames(llm or str(LLM), slm or str(SLM), named_plugins(config), batch)
     return models, _questions(models, attacks)
 
@@ -246,7 +244,7 @@ def measured_report(
     jobs: int,
     so_far: bool = False,
     clock: str = "",
-    note: str = "",
+    notes: Sequence[str] = (),
     pool: Pool | None = None,
 ) -> Report:
     """Measure what the directory lacks, speed too with a `clock`; with `so_far` report only what it has."""
@@ -264,7 +262,7 @@ def measured_report(
     if so_far and not cache.cells:
         raise ConfigError(f"nothing is measured in {str(out)!r} yet; leave out --so-far")
     disable_progress_bars()
-    if note:
+    for note in filter(None, notes):
         typer.echo(note, err=True)
     typer.echo("reading both models; what is measured is kept, and Ctrl-C may end it at any time", err=True)
     with on_interrupt(f"what was measured is in {str(cache.file)!r}: the same command goes on from there"):

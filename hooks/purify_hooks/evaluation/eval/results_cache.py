@@ -38,6 +38,11 @@ MEASURING = (
     "purify_plugins.decode.likelihood",
     "purify_plugins.decode.forcing",
     "purify_plugins.decode.fusion",
+    "purify_plugins.decode.sessions",
+    "purify_plugins.tokenizers.cross.beam",
+    "purify_plugins.tokenizers.cross.prompt_scores",
+    "purify_plugins.tokenizers.cross.source",
+    "purify_plugins.tokenizers.template_words",
 )
 """Modules that every suite measures with: a cell is stale when one of them has changed."""
 EVALUATION = "purify_hooks.evaluation.eval"

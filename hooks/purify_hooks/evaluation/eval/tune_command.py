@@ -83,13 +83,14 @@ def tune(
         return
     if policy is None:
         raise ConfigError("`purify tune` needs POLICY: the policy to tune, or --stage cascade")
+    from purify_hooks.evaluation.eval.announced import whose_pair
     from purify_hooks.evaluation.eval.tune import tune as tuned
 
     models, questions = models_and_questions(llm, slm, attacks, batch, config)
-    make_folder(out)
 
     def measure(systems: Sequence[System]) -> list[Result]:
-        return list(measured_report(planned(models, questions, systems, quick, seed), out, jobs).results)
+        plan = planned(models, questions, systems, quick, seed)
+        return list(measured_report(plan, out, jobs, notes=[whose_pair(llm, config)]).results)
 
     fixed = dict(map(key_value, options or ()))
     best = tuned(load_plugins(models.plugins), policy, protection, measure, rounds, parameter, fixed)
