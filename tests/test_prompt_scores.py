@@ -113,6 +113,13 @@ def test_an_answer_begins_alike_whatever_a_model_makes_of_its_template() -> None
     assert one == other == (ScoredPrompt(said, (-2.0, -3.0)), 0)
 
 
+@pytest.mark.parametrize("foreign", [-2, -50_000, 10**6])
+def test_an_id_that_the_pair_does_not_share_is_no_template_s_word(foreign: int) -> None:
+    vocabulary = Vocabulary((b"\n", b"user", b"Why", b"", b"user"), frozenset((3,)), {3: "<|im_end|>"})
+    prompt = ScoredPrompt((3, 3, foreign, 2), (-1.0, -2.0, -3.0))
+    assert without_template(prompt, vocabulary) == (ScoredPrompt((foreign, 2), (-2.0, -3.0)), 2)
+
+
 @cache
 def plain(folder: Any) -> LocalSource:
     """A model whose chat template writes nothing but what is said."""

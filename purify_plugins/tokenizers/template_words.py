@@ -42,11 +42,17 @@ def without_template(prompt: ScoredPrompt, vocabulary: Vocabulary) -> SaidPrompt
         turn = sum(map(len, spelled[len(spelled) - _turn(theirs) :]))
         return SaidPrompt(prompt._replace(spelled=spelled), turn)
     scored = prompt.tokens[len(prompt.tokens) - len(prompt.logprobs) :]
-    silent = vocabulary.control.keys() | vocabulary.eos
-    theirs = written([None if token in silent else vocabulary.tokens[token] for token in scored])
+    theirs = written([_piece(token, vocabulary) for token in scored])
     kept = [at for at, out in enumerate(theirs) if not out]
     tokens, logprobs = tuple(scored[at] for at in kept), tuple(prompt.logprobs[at] for at in kept)
     return SaidPrompt(ScoredPrompt(tokens, logprobs), _turn(theirs))
+
+
+def _piece(token: int, vocabulary: Vocabulary) -> bytes | None:
+    """A token's text, None of a control token; no letter of an id that the pair does not share."""
+    if token in vocabulary.control or token in vocabulary.eos:
+        return None
+    return vocabulary.tokens[token] if 0 <= token < len(vocabulary) else b"?"
 
 
 def _turn(theirs: Sequence[bool]) -> int:
