@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from frontier import Names, bars, evaluated
+from frontier import PAGE, Names, bars, evaluated
 
 from purify_hooks.evaluation.eval.page import fill_region
 from purify_hooks.evaluation.eval.page import made as facts
@@ -21,7 +21,6 @@ from purify_hooks.evaluation.testbed.real.cache import made
 from purify_hooks.evaluation.testbed.real.report import tables
 
 DOCS = Path(__file__).parent
-PAGE = DOCS / "real-models.md"
 SLMS = {"slm": "the clean SLM", "slm-weak": "the weak SLM"}
 KEPT = {"slm": 0.95, "slm-weak": 0.90}
 """The share of the answers that only the LLM gets right which is to be kept beside each SLM."""
