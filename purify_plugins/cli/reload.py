@@ -7,8 +7,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -30,16 +31,42 @@ FIXED = "address, --workers, keys and limits of the command line stay as they ar
 GOES_ON = "the configuration of before goes on"
 
 
+class Hangups:
+    """The SIGHUPs that came and were not acted on yet; several count as one.
+
+    Signals interrupt their own handlers: of two in a row, the second waited for ever for the lock that
+    `threading.Event.set` held in the first. A SimpleQueue's `put` may be interrupted, and runs no Python.
+    """
+
+    def __init__(self) -> None:
+        self._came: SimpleQueue[Any] = SimpleQueue()
+        self.came: Callable[..., None] = self._came.put
+
+    def wait(self) -> None:
+        """Block until one has come."""
+        self._came.get()
+        self.taken()
+
+    def taken(self) -> bool:
+        """Whether one has come; from now on none has."""
+        found = False
+        with suppress(Empty):
+            while True:
+                self._came.get_nowait()
+                found = True
+        return found
+
+
 @contextmanager
-def hangups() -> Iterator[threading.Event]:
-    """An event that every SIGHUP of this block sets."""
-    event = threading.Event()
+def hangups() -> Iterator[Hangups]:
+    """The SIGHUPs of this block."""
+    found = Hangups()
     if sys.platform == "win32":  # which sends none
-        yield event
+        yield found
         return
-    before = signal.signal(signal.SIGHUP, lambda *_: event.set())
+    before = signal.signal(signal.SIGHUP, found.came)
     try:
-        yield event
+        yield found
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -119,12 +146,12 @@ class Reloads:
     def __init__(self, read: Callable[[], Config], config: Config, gateway: Any) -> None:
         self.read, self.attempts = read, Attempts(config, gateway)
 
-    def start(self, hangup: threading.Event) -> None:
+    def start(self, hangup: Hangups) -> None:
         threading.Thread(target=self._run, args=(hangup,), daemon=True, name="purify-reload").start()
 
-    def _run(self, hangup: threading.Event) -> None:
-        while hangup.wait():
-            hangup.clear()  # signals during a reload cause one more
+    def _run(self, hangup: Hangups) -> None:
+        while True:
+            hangup.wait()  # signals during a reload cause one more
             if (config := reading(self.read, self.attempts.config)) is not None:
                 self._take(config)
 

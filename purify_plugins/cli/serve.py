@@ -17,7 +17,7 @@ import typer
 
 from purify_plugins.cli.metrics_folder import metrics_folder
 from purify_plugins.cli.options import ModelOptions, configured, load_pair, prepared, spread
-from purify_plugins.cli.reload import Attempts, Reloads, hangups, reading, refused, told
+from purify_plugins.cli.reload import Attempts, Hangups, Reloads, hangups, reading, refused, told
 from purify_plugins.cli.serve_summary import Address, named, summary
 from purify_plugins.configuration.digest import config_digest
 from purify_plugins.configuration.tenants import tenants_of, with_keys
@@ -25,8 +25,6 @@ from purify_plugins.errors import ConfigError, PurifyError
 from purify_plugins.utils.extras import require_extra
 
 if TYPE_CHECKING:
-    import threading
-
     from purify_plugins.cli.workers import WorkerReport
     from purify_plugins.configuration.build import Prepared
     from purify_plugins.configuration.config import Config
@@ -167,7 +165,7 @@ def _several(
     listener: socket.socket,
     address: Address,
     workers: int,
-    hangup: threading.Event,
+    hangup: Hangups,
 ) -> int:
     """Serve by several processes until all have ended; returns the exit code."""
     from purify_plugins.cli.workers import Workers, WorkerStarted
@@ -189,7 +187,7 @@ def _several(
         where = listener.family, listener.getsockname()
         arguments = (config, {**settings, "workers": workers}, where, address)
         drain = settings.get("drain", 20.0)
-        return Workers(_serve, arguments, workers, drain, hangup, renew).run(said)
+        return Workers(_serve, arguments, workers, drain, hangup.taken, renew).run(said)
 
 
 def _serve(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -50,7 +49,7 @@ class Tried:
     why: str
 
 
-def agree(workers: Sequence[Worker], number: int, content: Any, stopping: threading.Event) -> str:
+def agree(workers: Sequence[Worker], number: int, content: Any, stopping: Callable[[], bool]) -> str:
     """Offer `content` to all workers; "" if all have taken it over, else why none has."""
     for worker in workers:
         _send(worker.line, Offer(number, content))
@@ -65,10 +64,10 @@ def _send(line: Connection, message: Any) -> None:
         line.send(message)
 
 
-def _first_objection(workers: Sequence[Worker], number: int, stopping: threading.Event) -> str:
+def _first_objection(workers: Sequence[Worker], number: int, stopping: Callable[[], bool]) -> str:
     waited, until = list(workers), time.monotonic() + LOADING
     while waited:
-        if stopping.is_set():
+        if stopping():
             return "the gateway is shutting down"
         if time.monotonic() > until:
             return f"a worker has not tried it within {LOADING:g} s"

@@ -88,12 +88,14 @@ class Workers:
     arguments: tuple[Any, ...]
     number: int
     drain: float
-    hangup: threading.Event = field(default_factory=threading.Event)
+    hangup: Callable[[], bool] = lambda: False
+    """Whether SIGHUP has come since it was last called."""
     renew: Callable[[Workers], None] = lambda _: None
-    """Called when `hangup` is set."""
+    """Called when SIGHUP has come."""
     running: list[Worker] = field(default_factory=list)
-    stopping: threading.Event = field(default_factory=threading.Event)
+    _caught: list[int] = field(default_factory=list)
     _pause: float = 1.0
+    _resumes: float = 0.0
     _offers: int = 0
 
     def run(self, told: Callable[[WorkerStarted], None]) -> int:
@@ -101,9 +103,9 @@ class Workers:
 
         What keeps the first from starting would keep them all: then none is started.
         """
-        caught: list[int] = []
+        # Nothing with a lock: a second signal would interrupt its holder, and wait for it for ever.
         ours = {
-            each: signal.signal(each, lambda number, _: self._stop(caught, number)) for each in STOP_SIGNALS
+            each: signal.signal(each, lambda number, _: self._caught.append(number)) for each in STOP_SIGNALS
         }
         try:
             state = self._first_message()
@@ -113,20 +115,20 @@ class Workers:
             if isinstance(state, WorkerFailed):
                 typer.echo(f"error: {state.why}", err=True)
                 return state.code
-            return 130 if signal.SIGINT in caught else 0
+            return 130 if signal.SIGINT in self._caught else 0
         finally:
             self._end()
             for number, handler in ours.items():
                 signal.signal(number, handler)
 
-    def _stop(self, caught: list[int], number: int) -> None:
-        caught.append(number)
-        self.stopping.set()
+    def stopping(self) -> bool:
+        """Whether SIGTERM or SIGINT has come."""
+        return bool(self._caught)
 
     def _first_message(self) -> WorkerStarted | WorkerFailed | None:
         """The first worker's message; None if a signal came first."""
         worker = self._start()
-        while not self.stopping.is_set():
+        while not self.stopping():
             wait([worker.line, worker.process.sentinel], timeout=0.2)
             if found := _received(worker):
                 return found
@@ -147,14 +149,13 @@ class Workers:
 
     def _watch(self) -> None:
         """Keep the number of workers until a signal comes."""
-        while not self.stopping.is_set():
-            while len(self.running) < self.number:
+        while not self.stopping():
+            while len(self.running) < self.number and time.monotonic() >= self._resumes:
                 self._start()
             wait([each.process.sentinel for each in self.running], timeout=0.2)
             for worker in list(self.running):
                 self._update(worker)
-            if self.hangup.is_set():
-                self.hangup.clear()
+            if self.hangup():
                 self.renew(self)
 
     def offer(self, content: Any, arguments: tuple[Any, ...]) -> str:
@@ -174,18 +175,18 @@ class Workers:
         return why
 
     def _update(self, worker: Worker) -> None:
-        """Update a worker's state; a dead one is removed, after a pause if it never served."""
+        """Update a worker's state; a dead one is removed, and the next waits a pause if it never served."""
         found = _received(worker)
         if worker.ready:
             self._pause = 1.0
-        if worker.process.exitcode is None or self.stopping.is_set():
+        if worker.process.exitcode is None or self.stopping():
             return
         why = found.why if isinstance(found, WorkerFailed) else f"exit code {worker.process.exitcode}"
         typer.echo(f"worker {worker.process.pid} died ({why}); another takes its place", err=True)
         self.running.remove(worker)
         worker.line.close()
         if not worker.ready:
-            self.stopping.wait(self._pause)
+            self._resumes = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _end(self) -> None:

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ import pytest
 
 from purify_plugins.certificates import read, verify
 from purify_plugins.cli.options import load_pair, prepared
-from purify_plugins.cli.reload import Attempts, Reloads, hangups, renewed, settled, told
+from purify_plugins.cli.reload import Attempts, Hangups, Reloads, hangups, renewed, settled, told
 from purify_plugins.configuration.config import Config, read_config
 from purify_plugins.configuration.digest import config_digest
 from purify_plugins.errors import ConfigError
@@ -111,7 +110,7 @@ def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
 def test_a_bad_file_is_refused_in_a_line_and_the_old_one_goes_on(
     served: Served, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hangup, config, said = threading.Event(), read_config(file), ""
+    hangup, config, said = Hangups(), read_config(file), ""
     Reloads(lambda: read_config(file), config, served.app).start(hangup)
     for wrong, named in (
         ("[llm", "not valid TOML"),
@@ -120,17 +119,17 @@ def test_a_bad_file_is_refused_in_a_line_and_the_old_one_goes_on(
         (f'[llm]\nmodel = "{LLM}"\n[slm]\nmodel = "{SLM}"\nport = 80', "port"),
     ):
         file.write_text(wrong)
-        hangup.set()
+        hangup.came(signal.SIGHUP)
         said = until(lambda: capsys.readouterr().err)
         assert said.startswith("reload refused: ")
         assert said.endswith("; the configuration of before goes on\n")
         assert named in said
         assert certified(served)["configuration"]["sha256"] == config_digest(config)
     written(file, alpha=0.5)
-    hangup.set()
+    hangup.came(signal.SIGHUP)
     assert "nothing has changed" in until(lambda: capsys.readouterr().err)
     now = written(file, alpha=0.75)
-    hangup.set()
+    hangup.came(signal.SIGHUP)
     assert f"reloaded: configuration {config_digest(now)}" in until(lambda: capsys.readouterr().err)
     assert certified(served)["configuration"]["sha256"] == config_digest(now)
 
@@ -193,7 +192,47 @@ def test_a_configuration_s_digest_is_of_what_it_says_and_of_no_secret(file: Path
 def test_a_signal_during_the_start_is_kept_until_there_is_something_to_reload() -> None:
     with hangups() as hangup:
         os.kill(os.getpid(), signal.SIGHUP)
-        assert hangup.wait(5)
+        assert hangup.taken()
+        assert not hangup.taken()
+        os.kill(os.getpid(), signal.SIGHUP)
+        hangup.wait()
+
+
+FLOODED = """
+import os, threading, time
+from purify_plugins.cli.reload import hangups
+with hangups() as hangup:
+    seen = threading.Event()
+
+    def taking():
+        while True:
+            hangup.wait()
+            seen.set()
+
+    threading.Thread(target=taking, daemon=True).start()
+    print("on", flush=True)
+    while not seen.is_set() or hangup.taken():
+        time.sleep(0.1)
+    print("well", flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_signals_faster_than_their_handler_neither_stop_nor_end_the_service() -> None:
+    """The second of two waited for a lock that the first held, which it had interrupted."""
+    command = [sys.executable, "-c", FLOODED]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "on\n"
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            process.send_signal(signal.SIGHUP)
+        try:
+            said, wrong = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, said, wrong) == (0, "well\n", "")
 
 
 @pytest.mark.slow

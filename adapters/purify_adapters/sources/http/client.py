@@ -321,6 +321,7 @@ def _tls() -> ssl.SSLContext:
 
 
 def _close(client: httpx.AsyncClient) -> None:
-    from purify_adapters.sources.http.event_loop import loop
+    from purify_adapters.sources.http.event_loop import begun
 
-    asyncio.run_coroutine_threadsafe(client.aclose(), loop())
+    if (loop := begun()) is not None:  # without one, it never had a connection
+        asyncio.run_coroutine_threadsafe(client.aclose(), loop)

@@ -27,6 +27,11 @@ def loop() -> asyncio.AbstractEventLoop:
         return _made[0]
 
 
+def begun() -> asyncio.AbstractEventLoop | None:
+    """The running loop, if there is one; without a lock, so that a finalizer may ask."""
+    return _made[0] if _made else None
+
+
 def _afresh() -> None:
     """Start anew in a forked child, where the thread is gone and its lock may be held for ever."""
     global _making
