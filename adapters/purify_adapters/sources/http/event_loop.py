@@ -88,6 +88,20 @@ def wait(coroutine: Coroutine[Any, Any, T]) -> T:
         pending.over()
 
 
+def finish(coroutine: Coroutine[Any, Any, object]) -> None:
+    """Run a coroutine that closes something, and block until it has; nobody who leaves cancels it.
+
+    What was abandoned is closed by the garbage collector, on any thread and in the middle of anything: so no
+    lock is taken, and on the loop's own thread, which runs the coroutine later, nothing is waited for.
+    """
+    if (made := begun()) is None:  # in a forked child: what is open is its parent's
+        coroutine.close()
+        return
+    future = asyncio.run_coroutine_threadsafe(coroutine, made)
+    if asyncio._get_running_loop() is not made:
+        future.result()
+
+
 async def together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Run coroutines concurrently; the first error cancels the others and is raised."""
     if len(coroutines) == 1:
