@@ -39,7 +39,8 @@ def _afresh() -> None:
     _made.clear()
 
 
-os.register_at_fork(after_in_child=_afresh)
+if os.name == "posix":  # Windows has no fork
+    os.register_at_fork(after_in_child=_afresh)
 
 
 class PendingRequest:
