@@ -181,7 +181,7 @@ class Contexts:
         """Keep a context for the next session; where there are too many, free the smallest.
 
         The garbage collector may close a session while this thread is in `take`: so the lock is not waited
-        for. Whoever holds it, or is next, finds what was given.
+        for. The thread that holds it, or takes it next, finds what was given.
         """
         self._given.put(context)
         if self._lock.acquire(blocking=False):

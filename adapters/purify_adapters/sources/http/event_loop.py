@@ -90,7 +90,7 @@ def wait(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def finish(coroutine: Coroutine[Any, Any, object]) -> None:
-    """Run a coroutine that closes something, and block until it has; nobody who leaves cancels it.
+    """Run a coroutine that closes something, and block until it has. A client's leaving does not cancel it.
 
     What was abandoned is closed by the garbage collector, on any thread and in the middle of anything: so no
     lock is taken, and on the loop's own thread, which runs the coroutine later, nothing is waited for.
