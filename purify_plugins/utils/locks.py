@@ -1,18 +1,23 @@
-"""Locks that a forked process finds free: the thread that held one when it was forked is not there."""
+"""Locks between threads that a forked process finds free, and locks between processes."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock, RLock
 from typing import Any
 from weakref import WeakSet
 
+from purify_plugins.errors import ConfigError
+
 
 class ForkedLock:
-    """A lock, free in a forked process; what it guards must be whole there too, or made anew.
+    """A lock, free in a forked process, where the thread that held it is not.
 
-    The same thread may take it again if it is `reentrant`: where the garbage collector, which runs anywhere,
-    may come to it.
+    What it guards must be whole there at any time, or be made anew. The same thread may take it again if it
+    is `reentrant`: where the garbage collector, which runs anywhere, may come to it.
     """
 
     def __init__(self, reentrant: bool = False) -> None:
@@ -49,3 +54,25 @@ def _free_all() -> None:
 
 if os.name == "posix":  # Windows has no fork
     os.register_at_fork(after_in_child=_free_all)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block for this directory; on Windows nothing is waited for.
+
+    Raises ConfigError for a directory that cannot be opened.
+    """
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise ConfigError(f"cannot open {str(folder)!r}: {error.strerror}") from error
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
