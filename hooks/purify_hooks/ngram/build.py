@@ -142,15 +142,15 @@ def read_tokenizer(name: str) -> tuple[Any, Vocabulary, frozenset[int]]:
 
     Raises ModelError, VocabularyError.
     """
+    from purify_hooks.local.loading import find_gguf_tokenizer
     from purify_plugins.tokenizers.loading import find_tokenizer, load_tokenizer, require_tokenizer
     from purify_plugins.tokenizers.token_bytes import vocabulary
     from purify_plugins.utils.model_files import eos_ids
 
-    place = Path(name).expanduser()
-    if place.suffix == ".gguf" and place.is_file():
+    if file := find_gguf_tokenizer(name):
         from purify_hooks.local.gguf_model import unpacked
 
-        with unpacked(place) as folder:
+        with unpacked(file) as folder:
             return read_tokenizer(str(folder))
     folder = find_tokenizer(name)
     require_tokenizer(folder)
