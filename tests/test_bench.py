@@ -13,7 +13,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from purify_hooks.evaluation.bench import memory, report
+from purify_hooks.evaluation.bench import command, memory, report
 from purify_hooks.evaluation.bench.command import bench
 from purify_hooks.evaluation.bench.counting import Counting
 from purify_hooks.evaluation.bench.cross_tokenizer import cross_tokenizer
@@ -135,6 +135,20 @@ def test_ratios_and_speeds_are_of_the_median_round() -> None:
 def test_one_model_alone_is_refused() -> None:
     with pytest.raises(ConfigError, match="both --llm and --slm"):
         load(BenchSettings(llm=str(LLM)), PLUGINS)
+
+
+def test_it_says_whose_models_it_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a purify.toml its figures passed for those of the file's models."""
+    app = typer.Typer()
+    app.command("bench")(bench)
+    monkeypatch.setattr(command, "_bench", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    said = "measuring the test bed's pair, its LLM widened, since --llm and --slm name no other"
+    assert CliRunner().invoke(app, []).stderr == f"{said}\n"
+    (tmp_path / "purify.toml").write_text('[llm]\nmodel = "a"\n[slm]\nmodel = "b"\n', "utf-8")
+    other = "; the configuration's own models are measured with --llm and --slm\n"
+    assert CliRunner().invoke(app, []).stderr == said + other
+    assert not CliRunner().invoke(app, ["--llm", str(LLM), "--slm", str(SLM)]).stderr
 
 
 def run(*options: str) -> str:

@@ -169,7 +169,7 @@ def test_an_option_that_was_added_later_is_stated_where_it_is_used() -> None:
     """So certificates, and draws that are keyed by them, stay the same for those who do not use it."""
     policy = PLUGINS.policy("balanced", {})
     assert "opening" not in options(policy, PLUGINS.name_of)
-    used = PLUGINS.policy("balanced", {"opening": 2.0})
+    used = PLUGINS.policy("balanced", {"opening": 2.0, "memory": 16.0})
     assert options(used, PLUGINS.name_of)["opening"] == 2.0
 
 

@@ -303,6 +303,11 @@ def test_model_directories_are_relative_to_their_file(
     config = read_config(file)
     assert config.llm["model"] == str(folder / "models" / "llm")
     assert config.slm["model"] == "org/name"
+    (folder / "small.gguf").write_bytes(b"")
+    assert read_config(write(folder, '[llm]\nmodel = "small.gguf"\n[slm]\n')).llm["model"] == str(
+        folder / "small.gguf"
+    )
+    write(folder, '[llm]\nmodel = "models/llm"\n[slm]\nmodel = "org/name"\n')
     monkeypatch.chdir(folder)
     assert Path(read_config().llm["model"]).samefile(folder / "models" / "llm")
 

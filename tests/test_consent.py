@@ -8,10 +8,11 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, BrokenBarrierError, Thread
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 from purify_plugins import ConfigError, ModelError, Purifier, PurifyError
 from purify_plugins.cli import app
+from purify_plugins.configuration import consent
 from purify_plugins.configuration.build import build
 from purify_plugins.configuration.config import check_config, read_config
 from purify_plugins.configuration.consent import store
@@ -226,6 +228,29 @@ def test_allow_says_which_models_servers_and_plugins_a_file_names() -> None:
     assert f"purify.toml [llm] source tgi, tokenizer {LLM}, url http://127.0.0.1:9\n" in told
     assert f"purify.toml [slm] model {SLM}\n" in told
     assert "purify.toml plugins: purify-strange\n" in told
+
+
+def test_two_that_are_allowed_at_once_are_both_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each wrote what it had read before the other wrote: one was forgotten."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    read, both = consent._remembered, Barrier(2, timeout=1)
+
+    def slowly() -> Mapping[str, str]:
+        found = read()
+        with suppress(BrokenBarrierError):  # the other waits for its turn
+            both.wait()
+        return found
+
+    monkeypatch.setattr(consent, "_remembered", slowly)
+    files = [tmp_path / name for name in ("a.toml", "b.toml")]
+    threads = [Thread(target=consent.allow, args=(file, b"", ["x"])) for file in files]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read().keys() == {str(file.resolve()) for file in files}
 
 
 def test_allow_says_where_there_is_nothing_to_allow() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from threading import Thread
 
 import pytest
 import torch
 from torch import Tensor
 
 from purify_hooks.gguf import library as binding
+from purify_hooks.gguf.context import LlamaContext
 from purify_hooks.gguf.source import GgufSource, looked_at
 from purify_hooks.local.source import LocalSource
 from purify_plugins import ConfigError, ModelError, PromptError, Purifier, Sampling, SourceError
@@ -104,6 +107,45 @@ def test_contexts_are_used_again_and_remember_nothing() -> None:
     other, again = source.open([TEXT])
     other.close()
     assert torch.equal(first, again)
+
+
+def test_a_model_in_a_cycle_is_freed_after_the_contexts_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp looks at the model as it frees a context."""
+    freed, call = list[str](), binding.Library.call
+
+    def noting(library: binding.Library, name: str, *arguments: object) -> object:
+        freed.extend([name] if name in ("free", "model_free") else [])
+        return call(library, name, *arguments)
+
+    gc.collect()
+    monkeypatch.setattr(binding.Library, "call", noting)
+    cycle: list[object] = [GgufSource.load(files() / "slm.gguf", threads=1)]  # it keeps one context
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+    assert freed == ["free", "model_free"]
+
+
+def test_a_context_may_be_given_back_while_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The garbage collector closes an abandoned session anywhere, also where the lock is held."""
+    contexts = loaded("slm").contexts
+    one, other = contexts.take(1, 256), contexts.take(1, 256)
+    contexts.give(one)
+    clear = LlamaContext.clear
+
+    def giving(context: LlamaContext) -> None:
+        monkeypatch.setattr(LlamaContext, "clear", clear)
+        contexts.give(other)
+        clear(context)
+
+    monkeypatch.setattr(LlamaContext, "clear", giving)
+    found: list[LlamaContext] = []
+    thread = Thread(target=lambda: found.extend(contexts.take(1, 256) for _ in range(2)), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert {*found} >= {other}
+    for each in found:
+        contexts.give(each)
 
 
 def test_speculative_answers_are_lockstep_ones() -> None:

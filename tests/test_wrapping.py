@@ -16,20 +16,22 @@ import torch
 from torch import Tensor
 
 import purify_plugins
+from purify_hooks.copying.session import CopyingSession
+from purify_hooks.copying.source import CopyingSource
 from purify_hooks.policies.consistency import Consistency
 from purify_hooks.sources.contrast import Contrast, _Contrasted
 from purify_hooks.takedown.source import TakedownSource
-from purify_plugins import ConfigError, Purifier, Sampling
+from purify_plugins import ConfigError, Purifier, Sampling, SourceError
 from purify_plugins.foreign import AdaptedSession, AdaptedSource, adapted, adapted_policy
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.sources.wrapper import SessionWrapper, SourceWrapper
 from purify_plugins.testing import SourceConformance, ToySession, ToySource, byte_vocabulary
-from purify_plugins.tokenizers.cross.first_token import FirstTokenSession
+from purify_plugins.tokenizers.cross.first_token import FirstTokenSession, FirstTokenSource
 from purify_plugins.tokenizers.cross.source import SymbolSession
-from purify_plugins.tokenizers.vocabulary_map import RemappedSource
+from purify_plugins.tokenizers.vocabulary_map import RemappedSession, RemappedSource
 from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
-from tests.toys import BYTES, both, pair
+from tests.toys import BYTES, Watched, both, pair
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [path for top in ("purify_plugins", "hooks", "adapters") for path in (ROOT / top).rglob("*.py")]
@@ -406,3 +408,28 @@ def test_a_policy_around_one_without_the_base_class_is_a_policy_around_any() -> 
 def test_what_is_no_policy_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigError, match="is no fusion policy; name one of `purify policies`, or subclass"):
         Purifier(ToySource(BYTES, 1), ToySource(BYTES, 2), wrong)
+
+
+WRAPPED = [
+    (FirstTokenSession, "rows", lambda source: FirstTokenSource(source, BYTES)),
+    (CopyingSession, "first", CopyingSource),
+    (RemappedSession, "gather", lambda source: RemappedSource(source, BYTES, tuple(range(len(BYTES))))),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "wrapped"), WRAPPED, ids=lambda each: getattr(each, "__name__", "")
+)
+def test_a_batch_whose_first_row_fails_leaves_no_session_open(
+    kind: type, first: str, wrapped: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller has none to close yet; on a server it went on until it was collected."""
+
+    def fail(*_: object) -> None:
+        raise SourceError("no row")
+
+    monkeypatch.setattr(kind, first, fail)
+    source = Watched(ToySource(BYTES, 1))
+    with pytest.raises(SourceError, match="no row"):
+        wrapped(adapted(source)).open(["hello"])
+    assert (len(source.sessions), source.open_sessions) == (1, 0)

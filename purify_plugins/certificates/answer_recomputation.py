@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from purify_plugins.certificates.answer_checks import policy_of, sampling_of
 from purify_plugins.certificates.figures import text_facts, tokens_of
-from purify_plugins.certificates.pinning import hashed
+from purify_plugins.certificates.pinning import WEIGHTS, hashed
 from purify_plugins.decode.draw_record import CUT
 from purify_plugins.errors import CertificateError, ForgedError, MismatchError, OtherModelError, PromptError
 from purify_plugins.types import Certificate
@@ -122,15 +122,15 @@ def _within(tolerance: float, sampling: Sampling, gaps: Iterable[float], who: st
     return largest
 
 
-def require_like(certificate: Certificate, side: str, folder: Path) -> None:
+def require_like(certificate: Certificate, side: str, place: Path) -> None:
     """Raise OtherModelError for a directory whose settings or tokenizer are not the named model's.
 
-    Nothing is loaded, and no weights are read; `recompute` compares those.
+    Nothing is loaded, and no weights are read, such as a GGUF file; `recompute` compares those.
     """
     recorded = certificate.decoded["models"].get(side, {})
     files = recorded.get("files", {})
-    small = {name: each for name, each in files.items() if not name.endswith(".safetensors")}
-    if hashed(folder, small, weights=False) != small:
+    small = {name: each for name, each in files.items() if not name.endswith(WEIGHTS)}
+    if hashed(place, small, weights=False) != small:
         raise _other(recorded, side)
 
 

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from purify_plugins.types import Certificate, Guarantee
 
 Digests = str | Path | Mapping[str, str]
-"""A model's SHA-256 (`model_digest`, or of its only weights file), its directory, or digests by file name."""
+"""A model's SHA-256 (`model_digest`, or of its only weights file), its directory or GGUF file, or digests by
+file name."""
+WEIGHTS = (".safetensors", ".gguf")
+"""How the names of files of weights end."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def _check_model(side: str, recorded: Mapping[str, Any], known: Digests) -> None
     if not files:
         raise MismatchError(f"the certificate names no files of {who}; only a signature can say who that was")
     if isinstance(known, str):
-        weights = [digest for name, digest in files.items() if name.endswith(".safetensors")]
+        weights = [digest for name, digest in files.items() if name.endswith(WEIGHTS)]
         fine = known in (model_digest(files), *(weights if len(weights) == 1 else ()))
     else:
         fine = dict(hashed(known, files) if isinstance(known, Path) else known) == dict(files)
@@ -171,8 +174,14 @@ def _check_card(side: str, recorded: Mapping[str, Any], card: bytes) -> None:
         )
 
 
-def hashed(folder: Path, names: Iterable[str], weights: bool = True) -> dict[str, str]:
-    """The SHA-256 of the named files of a directory, and of all its `weights`; paths are skipped."""
+def hashed(place: Path, names: Iterable[str], weights: bool = True) -> dict[str, str]:
+    """The SHA-256 of the named files of a directory, and of all its `weights`; paths are skipped.
+
+    Of a file that is a whole model its own, if it is named.
+    """
+    folder = place
+    if place.is_file():
+        folder, names, weights = place.parent, {place.name} & {*names}, False
     every = {file.name for file in folder.glob("*.safetensors")} if weights else set()
     found = {}
     for name in sorted(every | {name for name in names if Path(name).name == name}):

@@ -12,9 +12,8 @@ from dataclasses import fields
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from purify_plugins.cli.options import load_pair, prepared
+from purify_plugins.cli.worker_reload import note
 from purify_plugins.configuration.digest import config_digest
 from purify_plugins.configuration.tenants import tenants_of
 from purify_plugins.errors import ConfigError, PurifyError
@@ -107,19 +106,22 @@ def reading(read: Callable[[], Config], before: Config) -> Config | None:
     """The configuration after SIGHUP; None, with a line on standard error, if it is bad or the same."""
     try:
         found = settled(read)
-    except Exception as error:  # a plugin's too: whatever is wrong with a file, the service goes on
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a plugin's too: the service goes on
         refused(error)
         return None
     if found == before:
-        typer.echo(f"reload: nothing has changed, configuration {config_digest(found)} goes on", err=True)
+        note(f"reload: nothing has changed, configuration {config_digest(found)} goes on")
         return None
     return found
 
 
-def refused(error: Exception | str) -> None:
+def refused(error: BaseException | str) -> None:
     """Say that a configuration is refused."""
     why = str(error) if isinstance(error, PurifyError | str) else f"{type(error).__name__}: {error}"
-    typer.echo(f"reload refused: {' '.join(why.split())}; {GOES_ON}", err=True)
+    note(f"reload refused: {' '.join(why.split())}; {GOES_ON}")
 
 
 class Attempts:
@@ -159,7 +161,7 @@ class Reloads:
         before = self.attempts.config
         try:
             self.attempts.attempt(config)()
-        except Exception as error:  # any error of a model or a plugin: the service goes on
+        except (Exception, SystemExit) as error:  # of a model or a plugin: the service goes on
             refused(error)
         else:
-            typer.echo(told(config, before), err=True)
+            note(told(config, before))

@@ -19,6 +19,7 @@ from purify_plugins.cli.metrics_folder import metrics_folder
 from purify_plugins.cli.options import ModelOptions, configured, load_pair, prepared, spread
 from purify_plugins.cli.reload import Attempts, Hangups, Reloads, hangups, reading, refused, told
 from purify_plugins.cli.serve_summary import Address, named, summary
+from purify_plugins.cli.worker_reload import note
 from purify_plugins.configuration.digest import config_digest
 from purify_plugins.configuration.tenants import tenants_of, with_keys
 from purify_plugins.errors import ConfigError, PurifyError
@@ -180,7 +181,7 @@ def _several(
         if why := running.offer(found, (found, *rest)):
             refused(why)
         else:
-            typer.echo(told(found, before), err=True)
+            note(told(found, before))
 
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     with metrics_folder():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from pathlib import Path
@@ -22,11 +22,9 @@ from purify_plugins.cli.options import (
     in_use,
     spread,
 )
-from purify_plugins.configuration.preflight import foreseen
+from purify_plugins.cli.recorded_models import Side, recorded_source, require_recorded
 from purify_plugins.errors import CertificateError, ConfigError
 from purify_plugins.plugin.manager import Plugins
-from purify_plugins.plugin.preview import Preview
-from purify_plugins.protocols import LogitSource
 from purify_plugins.types import Certificate
 from purify_plugins.utils.files import read_text
 from purify_plugins.verifying.examine import examined, in_order, refused
@@ -42,7 +40,10 @@ class VerifyOptions:
     """The models to recompute with, and the values the certificate must have."""
 
     slm: Annotated[
-        str | None, typer.Option(help="The SLM it names: ask it again, and let the steps spell the answer.")
+        str | None,
+        typer.Option(
+            help="The SLM, or a purify.toml that names it: ask it again, and let the steps spell the answer."
+        ),
     ] = None
     llm: Annotated[str | None, typer.Option(help="The LLM it names: compute its figures again too.")] = None
     answer: Annotated[str | None, typer.Option(metavar="FILE", help="The text it must be for.")] = None
@@ -73,8 +74,12 @@ class VerifyOptions:
         Path | None,
         typer.Option(metavar="FILE", help="Certificates (PEM) of an authority that must have dated its day."),
     ] = None
-    slm_digest: Annotated[str | None, typer.Option(metavar="SHA256|DIR", help="The SLM it must name.")] = None
-    llm_digest: Annotated[str | None, typer.Option(metavar="SHA256|DIR", help="The LLM it must name.")] = None
+    slm_digest: Annotated[
+        str | None, typer.Option(metavar="SHA256|DIR|FILE", help="The SLM it must name.")
+    ] = None
+    llm_digest: Annotated[
+        str | None, typer.Option(metavar="SHA256|DIR|FILE", help="The LLM it must name.")
+    ] = None
     slm_card: Annotated[
         str | None, typer.Option(metavar="FILE", help="The provenance card of the SLM it must name.")
     ] = None
@@ -92,11 +97,18 @@ class VerifyOptions:
 
     def require_slm(self) -> None:
         """Raise ConfigError for a model without a name, and for what needs an SLM that is not given."""
-        for name, model in (("--slm", self.slm), ("--llm", self.llm)):
-            if model is not None and not model.strip():
-                raise ConfigError(f"{name} names no model; give its directory, or leave {name} out")
+        for side, model in self.models():
+            if not model.strip():
+                raise ConfigError(f"--{side} names no model; give its directory, or leave --{side} out")
         if (self.llm or self.prompt) and self.slm is None:
             raise ConfigError("--llm and --prompt are checked with the SLM; give --slm DIR too")
+
+    def models(self) -> Iterator[tuple[Side, str]]:
+        """The named models, the SLM first."""
+        if self.slm is not None:
+            yield "slm", self.slm
+        if self.llm is not None:
+            yield "llm", self.llm
 
     def asked(self) -> str | None:
         """The prompt's text."""
@@ -149,40 +161,15 @@ def _recomputed(
     """The difference from recomputed figures; models are loaded in the recorded precision."""
     from purify_plugins.certificates import recomputed, recomputed_both
 
-    for side, model in (("slm", known.slm), ("llm", known.llm)):
-        if model is not None:
-            _require_recorded_model(certificate, side, foreseen(loaded, _table(certificate, side, model)))
+    for side, model in known.models():
+        require_recorded(certificate, side, loaded, model)
     disable_progress_bars()
-    slm = _recorded_source(certificate, "slm", loaded, str(known.slm))
+    slm = recorded_source(certificate, "slm", loaded, str(known.slm))
     found = recomputed(certificate, slm, prompt=prompt)
     if known.llm is not None:
-        llm = _recorded_source(certificate, "llm", loaded, known.llm)
+        llm = recorded_source(certificate, "llm", loaded, known.llm)
         found = recomputed_both(certificate, llm, slm, loaded)
     return found
-
-
-def _require_recorded_model(certificate: Certificate, side: str, model: Preview) -> None:
-    """Raise OtherModelError for a model that is not the certificate's, as far as its small files show."""
-    from purify_plugins.certificates import require_like
-
-    if model.place is not None:
-        require_like(certificate, side, model.place)
-    model.settle()
-
-
-def _recorded_source(certificate: Certificate, side: str, loaded: Plugins, model: str) -> LogitSource:
-    source: LogitSource = loaded.source(_table(certificate, side, model))
-    return source
-
-
-def _table(certificate: Certificate, side: str, model: str) -> dict[str, Any]:
-    """What to load a directory with: the recorded kind of model, in the recorded precision."""
-    told = certificate.decoded["models"][side]
-    table = {"source": "ngram"} if told["kind"] == "ngram" else {}
-    if told["kind"] == "transformers" and "dtype" in told:
-        table = {"dtype": told["dtype"]}
-    found = {**table, "model": model}
-    return {"source": "copying", "model": found} if told.get("copyist") else found
 
 
 def _verdict(certificate: Certificate, off: float | None, untold: Sequence[str]) -> dict[str, Any]:

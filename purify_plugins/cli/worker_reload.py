@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
@@ -47,6 +49,12 @@ class Tried:
 
     number: int
     why: str
+
+
+def note(line: str) -> None:
+    """Say on standard error what happened; a service whose reader there has gone goes on without."""
+    with suppress(OSError):
+        typer.echo(line, err=True)
 
 
 def agree(workers: Sequence[Worker], number: int, content: Any, stopping: Callable[[], bool]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from purify_plugins.cli.worker_reload import Decision, Offer, Tried, Worker, agree
+from purify_plugins.cli.worker_reload import Decision, Offer, Tried, Worker, agree, note
 from purify_plugins.errors import PurifyError
 
 LONGEST_PAUSE = 30.0
@@ -53,10 +53,12 @@ class WorkerReport:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
-        with suppress(EOFError, OSError):
-            while True:
-                self._heard(self.line.recv())
-        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            with suppress(EOFError, OSError):
+                while True:
+                    self._heard(self.line.recv())
+        finally:  # whatever it was: a worker that reads no more would never end, and is replaced
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _heard(self, message: Offer | Decision) -> None:
         if isinstance(message, Offer):
@@ -71,7 +73,7 @@ class WorkerReport:
         try:
             assert self.attempt is not None, "a worker is offered something only once it serves"
             self._tried = offer.number, self.attempt(offer.content)
-        except Exception as error:  # of a model or a plugin: this worker goes on as it is
+        except (Exception, SystemExit) as error:  # of a model or a plugin: this worker goes on as it is
             kind = "" if isinstance(error, PurifyError) else type(error).__name__
             return " ".join(f"{kind} {error}".split())
         return ""
@@ -182,7 +184,7 @@ class Workers:
         if worker.process.exitcode is None or self.stopping():
             return
         why = found.why if isinstance(found, WorkerFailed) else f"exit code {worker.process.exitcode}"
-        typer.echo(f"worker {worker.process.pid} died ({why}); another takes its place", err=True)
+        note(f"worker {worker.process.pid} died ({why}); another takes its place")
         self.running.remove(worker)
         worker.line.close()
         if not worker.ready:

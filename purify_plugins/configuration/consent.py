@@ -132,14 +132,16 @@ def allow(file: Path, content: bytes, wanted: Sequence[str]) -> None:
     import json
 
     from purify_plugins.utils.files import write_whole
+    from purify_plugins.utils.locks import alone_in
 
     place = store()
     try:
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise ConfigError(f"cannot write {str(place)!r}: {error.strerror}") from error
-    found = {**_remembered(), str(file.resolve()): _digest(content, wanted)}
-    write_whole(place, json.dumps(found, indent=1, sort_keys=True) + "\n")
+    with alone_in(place.parent):  # else one of two at once is forgotten
+        found = {**_remembered(), str(file.resolve()): _digest(content, wanted)}
+        write_whole(place, json.dumps(found, indent=1, sort_keys=True) + "\n")
 
 
 def store() -> Path:

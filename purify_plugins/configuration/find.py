@@ -17,7 +17,7 @@ Table = dict[str, Any]
 
 
 def read_table(file: Path) -> Table:
-    """A configuration file's table, with directories relative to the file resolved. Raises ConfigError."""
+    """A configuration file's table, with models relative to the file resolved. Raises ConfigError."""
     return _rooted(_table(file), file.parent)
 
 
@@ -105,7 +105,7 @@ def _parse(file: Path) -> Table:
 
 
 def _rooted(table: Table, folder: Path) -> Table:
-    """Model directories are relative to the file that names them."""
+    """Model directories and GGUF files are relative to the file that names them."""
     return {key: _model(value, folder) if key in ("llm", "slm") else value for key, value in table.items()}
 
 
@@ -127,4 +127,9 @@ def _model(value: Any, folder: Path) -> Any:
     }
     files = {key: value[key] for key in NAMES if isinstance(value.get(key), str) and value[key].strip()}
     vouching = {key: str(folder / Path(file).expanduser()) for key, file in files.items()}
-    return {**inside, **{key: str(beside) for key, beside in named.items() if beside.is_dir()}, **vouching}
+    return {**inside, **{key: str(beside) for key, beside in named.items() if _is_model(beside)}, **vouching}
+
+
+def _is_model(place: Path) -> bool:
+    """Whether there is a model's directory, or a GGUF file; other names are hub ids, or relative to here."""
+    return place.is_dir() or (place.suffix == ".gguf" and place.is_file())

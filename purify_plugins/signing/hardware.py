@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from threading import Lock
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from purify_plugins.errors import ConfigError
 from purify_plugins.signing.keys import PublicKey, SigningKey
 from purify_plugins.utils.extras import require_extra
+from purify_plugins.utils.locks import ForkedLock
 
 SHAPE = "pkcs11:token=NAME;object=LABEL?module-path=FILE&pin-source=env:NAME"
 PIN = "env:"
@@ -24,7 +24,7 @@ class TokenKey(SigningKey):
 
     def __init__(self, uri: str) -> None:
         require_extra("pkcs11", f"the key {SHAPE.partition(':')[0]!r}")
-        self._where, self._lock = _parsed(uri), Lock()
+        self._where, self._lock = _parsed(uri), ForkedLock()
         self._opened: tuple[int, Any, PublicKey] | None = None
 
     @cached_property

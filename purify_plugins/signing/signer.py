@@ -6,7 +6,6 @@ import atexit
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 
 from purify_plugins.errors import ConfigError
 from purify_plugins.signing.chain import CertificateChain
@@ -15,6 +14,7 @@ from purify_plugins.signing.keys import SigningKey
 from purify_plugins.signing.log import ChainLog
 from purify_plugins.signing.statement import PAYLOAD_TYPE, statement
 from purify_plugins.types import Certificate
+from purify_plugins.utils.locks import ForkedLock
 
 
 class Signer:
@@ -30,7 +30,7 @@ class Signer:
     ) -> None:
         if timestamp is not None and log is None:
             raise ConfigError("a timestamp is of the log's daily root; name a log directory too")
-        self.keys, self._chain, self._lock = tuple(keys), CertificateChain(), Lock()
+        self.keys, self._chain, self._lock = tuple(keys), CertificateChain(), ForkedLock()
         self.key_ids = tuple(key.public.id for key in self.keys)
         if not self.keys or len(set(self.key_ids)) != len(self.keys):
             raise ConfigError("certificates are signed with one key or more, each named once")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
     from purify_plugins.protocols import Capabilities, Reading
     from purify_plugins.threat import Engine
     from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
+
+
+@contextmanager
+def closed_on_error(session: Session) -> Iterator[None]:
+    """Close a session that was opened if this block fails: its caller has none to close yet."""
+    try:
+        yield
+    except BaseException:
+        session.close()
+        raise
 
 
 class SourceWrapper(LogitSource):

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from purify_plugins.canonical_json import canonical
@@ -17,6 +16,7 @@ from purify_plugins.errors import ConfigError, StoreAlteredError, StoreError
 from purify_plugins.store.record import Entry, StoreRecord, after, record_of
 from purify_plugins.store.records import WAIT, Query, Records
 from purify_plugins.utils.files import make_folder, write_whole
+from purify_plugins.utils.locks import ForkedLock
 
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\.jsonl")
 BLOCK = 1 << 16
@@ -36,7 +36,7 @@ class FolderRecords(Records):
         except ImportError as error:
             raise ConfigError("a store in a directory needs POSIX's locks; use 'sqlite:FILE' here") from error
         self.place, self.chain, self.folder = str(folder), folder / "chain", folder
-        self._lock, self._flock = Lock(), fcntl.flock
+        self._lock, self._flock = ForkedLock(), fcntl.flock
         self._shared, self._unlocked = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
         self._head: tuple[Path, Version, StoreRecord] | None = None
         if new:
@@ -56,7 +56,10 @@ class FolderRecords(Records):
                     if time.monotonic() > until:
                         raise StoreError(self._busy)
                     time.sleep(0.002)
-                yield
+                try:
+                    yield
+                finally:
+                    self._flock(file.fileno(), self._unlocked)  # else a process forked meanwhile holds it on
         except OSError as error:
             raise StoreError(
                 f"the store {self.place!r} cannot be written: {error.strerror}; make room there, "

@@ -8,12 +8,12 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from purify_plugins.errors import ConfigError, StoreError
 from purify_plugins.store.record import Entry, StoreRecord, after
 from purify_plugins.store.records import WAIT, Query, Records
+from purify_plugins.utils.locks import ForkedLock
 
 logger = logging.getLogger("purify.store")
 APPLICATION = 0x50757266
@@ -54,8 +54,9 @@ class SqliteRecords(Records):
 
     def __init__(self, file: Path, new: bool = True) -> None:
         self.place, self.chain = f"sqlite:{file}", file.with_name(f"{file.name}.chain")
-        self.file, self._lock = file, Lock()
+        self.file, self._lock = file, ForkedLock()
         self._connection: sqlite3.Connection | None = None
+        self._parents: list[sqlite3.Connection | None] = []
         self._found: tuple[int, int] | None = None
         self._process = os.getpid()
         if not new and not file.is_file():
@@ -83,6 +84,7 @@ class SqliteRecords(Records):
             raise StoreError(f"the store {self.place!r} is being written to for {WAIT:g} s; try again")
         try:
             if self._process != os.getpid():  # a connection must not be used in a forked process
+                self._parents.append(self._connection)  # not closed: a thread may have been in it
                 self._connection, self._process = None, os.getpid()
             if self._connection is None:
                 self._connection = _connected(self.file, new)
@@ -203,8 +205,8 @@ def _identity(file: Path) -> tuple[int, int] | None:
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """A transaction that no other writer's can come into."""
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")  # inside: Ctrl-C may come as it returns, after a wait
         yield
         connection.execute("COMMIT")
     except BaseException:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from threading import Lock, Thread
+from threading import Thread
 from typing import TYPE_CHECKING, Any, get_args
 
 from purify_plugins.certificates.calibration_record import digest_of
@@ -20,6 +20,7 @@ from purify_plugins.store.record import Entry, ranges, sha256_of
 from purify_plugins.store.records import Query
 from purify_plugins.store.seal import SEAL_TYPE, seal
 from purify_plugins.types import Keep, OnError
+from purify_plugins.utils.locks import ForkedLock
 from purify_plugins.utils.strict_json import loads
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class _State:
     """What the views of a store for several tenants share."""
 
     trouble: Trouble = field(default_factory=Trouble)
-    lock: Lock = field(default_factory=Lock)
+    lock: ForkedLock = field(default_factory=lambda: ForkedLock(reentrant=True))
+    """An abandoned answer comes to it by the garbage collector, wherever this thread is."""
     day: str = ""
     last: StoreRecord | None = None
     """The last record of this process that no seal is over."""

@@ -95,9 +95,14 @@ def find_tokenizer(tokenizer: str | Path, offline: bool = False) -> Path:
     return folder if folder.is_dir() else download(str(tokenizer), (*BIG, *SMALL), offline=offline)
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a directory has a tokenizer's files."""
+    return any(next(folder.glob(pattern), None) for pattern in BIG)
+
+
 def require_tokenizer(folder: Path) -> None:
     """Raise ModelError for a directory without a tokenizer's files."""
-    if not any(next(folder.glob(pattern), None) for pattern in BIG):
+    if not has_tokenizer(folder):
         raise ModelError(
             f"{folder} has no tokenizer ({BIG[0]}, {BIG[1]} or the like); put its model's beside it"
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from purify_plugins.errors import PromptError
 from purify_plugins.protocols import LogitSource, Session
-from purify_plugins.sources.wrapper import SessionWrapper, TranslatedSource
+from purify_plugins.sources.wrapper import SessionWrapper, TranslatedSource, closed_on_error
 from purify_plugins.types import Alignment, Fidelity, Prompt, ScoredPrompt, Vocabulary
 
 if TYPE_CHECKING:
@@ -134,8 +134,9 @@ class RemappedSource(TranslatedSource):
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
         """Read the prompts, token ids being shared ones; the first token's logits, (rows, V)."""
         session, logits = self.source.open([self._translate(prompt) for prompt in prompts], scored)
-        wrapped = RemappedSession(session, self)
-        return wrapped, wrapped.gather(logits)
+        with closed_on_error(session):
+            wrapped = RemappedSession(session, self)
+            return wrapped, wrapped.gather(logits)
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt in shared ids; -2 - i for an own token i that the models do not share."""

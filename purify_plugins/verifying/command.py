@@ -27,8 +27,8 @@ from purify_plugins.verifying.wanted import field, known
 OPTIONS: Mapping[str, tuple[str, str]] = {
     "--answer": ("FILE", "the text it must be for"),
     "--policy": ("NAME", "the policy it must be under, with its options at their defaults"),
-    "--slm-digest": ("SHA256|DIR", "the SLM it must name"),
-    "--llm-digest": ("SHA256|DIR", "the LLM it must name"),
+    "--slm-digest": ("SHA256|DIR|FILE", "the SLM it must name"),
+    "--llm-digest": ("SHA256|DIR|FILE", "the LLM it must name"),
     "--slm-card": ("FILE", "the provenance card of the SLM it must name"),
     "--llm-card": ("FILE", "the provenance card of the LLM it must name"),
     "--require": ("GUARANTEE", "what must hold for this very answer, such as passage"),

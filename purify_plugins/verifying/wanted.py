@@ -49,12 +49,13 @@ def known(given: Any, policies: Policies, contents: Callable[[str], bytes]) -> K
 
 
 def named_model(given: str | None) -> Path | str | None:
-    """A SHA-256, or a directory whose files have them; nothing in it is loaded."""
+    """A SHA-256, or a directory or a GGUF file that has it; nothing in it is loaded."""
     if given is None or SHA256.fullmatch(given.lower()):
         return given and given.lower()
-    if not Path(given).is_dir():
+    if not (Path(given).is_dir() or (Path(given).suffix == ".gguf" and Path(given).is_file())):
         raise ConfigError(
-            f"a model's digest is a SHA-256 of 64 hexadecimal digits, or its directory; not {given!r}"
+            f"a model's digest is a SHA-256 of 64 hexadecimal digits, its directory or its GGUF file; "
+            f"not {given!r}"
         )
     return Path(given)
 

@@ -246,7 +246,7 @@ def test_sighup_reloads_all_workers_or_none(workers: int, file: Path) -> None:
     with log.open("w") as said, ThreadPoolExecutor(8) as pool:
         process = subprocess.Popen([*command, "--workers", str(workers)], stderr=said)
         try:
-            time.sleep(4)
+            until(lambda: "loading " in log.read_text(), 240)  # before that, a signal ends the process
             process.send_signal(signal.SIGHUP)
             url = until(lambda: re.search(r"try: curl (http://[\d.:]+)", log.read_text()), 240)[1]
 

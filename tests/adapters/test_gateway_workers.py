@@ -5,26 +5,37 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import httpx
 import pytest
+import typer
 from prometheus_client.parser import text_string_to_metric_families
 
+from purify_adapters.gateway import gateway
 from purify_adapters.gateway.metrics import COUNTERS, GAUGES, HISTOGRAMS, TENANTS, Metrics
+from purify_adapters.gateway.server import GatewayServer, serve
 from purify_adapters.sources.http.client import HttpClient
 from purify_plugins.cli.metrics_folder import metrics_folder
+from purify_plugins.cli.reload import refused
+from purify_plugins.cli.worker_reload import Offer, Tried
+from purify_plugins.cli.workers import WorkerReport
 from purify_plugins.errors import ConfigError
 from purify_plugins.store.checking import check
 from purify_plugins.store.places import records_at
 from purify_plugins.testbed import LLM, SLM
+from tests.adapters.gateways import stubs
 
 ASKED = {"inputs": "Once", "parameters": {"max_new_tokens": 2}}
 
@@ -105,6 +116,63 @@ def test_two_workers_serve_one_port_one_that_dies_is_replaced_and_sigterm_ends_a
     for process in map(int, re.findall(r"(\d+) purify.access", said)):
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
+
+
+def test_a_worker_refuses_what_its_plugins_leave_by_and_ends_once_it_can_read_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The thread that read its parent ended in silence: it took over nothing any more, and outlived it."""
+    ours, theirs = Pipe()
+    ended: Queue[Any] = Queue()
+    monkeypatch.setattr(os, "kill", lambda *how: ended.put(how))
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    report = WorkerReport(theirs)
+    report.attempt = sys.exit
+    with ours, theirs:
+        ours.send(Offer(1, "a plugin leaves"))
+        assert ours.poll(60)
+        assert ours.recv() == Tried(1, "SystemExit a plugin leaves")
+        assert ended.empty()
+        ours.send_bytes(b"what cannot be read")
+        assert ended.get(timeout=60) == (os.getpid(), signal.SIGTERM)
+
+
+def test_a_service_goes_on_where_nothing_reads_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parent ended all its workers, and the thread that reloads ended for good."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(typer, "echo", broken)
+    refused("a configuration")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+def test_a_sigterm_before_uvicorn_has_taken_over_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process went on for ever, and so did a worker whose parent had gone."""
+    before, run, app = signal.getsignal(signal.SIGTERM), GatewayServer.run, gateway(stubs())
+    late: list[int] = []
+
+    def at_once(server: GatewayServer, sockets: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+        def stop() -> None:
+            late.append(1)
+            server.should_exit = True
+
+        waiting = threading.Timer(60, stop)
+        waiting.start()
+        run(server, sockets)
+        waiting.cancel()
+
+    monkeypatch.setattr(GatewayServer, "run", at_once)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        try:
+            serve(app, app.service, listener, "127.0.0.1", 0)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    assert not late
 
 
 def test_workers_share_the_slots_of_the_llm_s_server() -> None:

@@ -22,6 +22,7 @@ from langchain_core.runnables import ConfigurableField
 from pydantic import BaseModel, Field
 
 from purify_adapters.langchain import ChatPurified, PurifiedLLM, response_metadata
+from purify_adapters.langchain.coalesced_batch import CoalescedBatch
 from purify_adapters.langchain.response_metadata import fingerprint
 from purify_plugins import (
     Chat,
@@ -491,6 +492,22 @@ async def test_many_prompts_are_decoded_as_one_batch(monkeypatch: pytest.MonkeyP
     ]
     assert [[each.content for each in answers] for answers in found] == [expected] * 6
     assert sizes == [4] * 6
+
+
+async def test_one_of_a_batch_that_is_given_up_takes_no_other_with_it() -> None:
+    """The answer for all was cancelled with it, and the call that computed it failed too."""
+    purifier, sampling = toys(), Sampling(**GREEDY)
+    chats = [Chat(({"role": "user", "content": each},)) for each in ("hello", "you", "a longer prompt")]
+    batch = CoalescedBatch(purifier, chats, sampling)
+    calls = [asyncio.create_task(batch.aanswer(purifier, each, sampling)) for each in batch.chats]
+    await asyncio.sleep(0)  # each has claimed its row
+    calls[1].cancel()
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert [getattr(each, "text", type(each)) for each in found] == [
+        core("hello"),
+        asyncio.CancelledError,
+        core("a longer prompt"),
+    ]
 
 
 def test_each_of_a_batch_has_a_run_of_its_own() -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import sysconfig
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from purify_hooks.evaluation.testbed.corpus import CORPUS
+from purify_hooks.ngram import build as building
+from purify_hooks.ngram.build import new_directory
 from purify_hooks.ngram.corpus import BLOCK, read_corpus, tokenised
 from purify_hooks.ngram.source import NgramSource
+from purify_plugins import ConfigError
 from purify_plugins.cli import app
 from purify_plugins.testbed import LLM
 from purify_plugins.tokenizers.loading import load_tokenizer
@@ -47,11 +53,14 @@ def test_a_model_is_built_and_explained(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_the_tokenizer_may_be_a_gguf_file_s(corpus: Path, tmp_path: Path) -> None:
-    file = write_gguf(LLM, tmp_path / "toy.gguf")
+    """Or that of the directory that holds it."""
+    (tmp_path / "gguf").mkdir()
+    file = write_gguf(LLM, tmp_path / "gguf" / "toy.gguf")
     built(tmp_path / "x", corpus, tokenizer=file)
     built(tmp_path / "y", corpus)
-    one, other = (NgramSource.load(tmp_path / name) for name in "xy")
-    assert one.vocabulary.fingerprint == other.vocabulary.fingerprint
+    built(tmp_path / "z", corpus, tokenizer=tmp_path / "gguf")
+    found = {NgramSource.load(tmp_path / name).vocabulary.fingerprint for name in "xyz"}
+    assert len(found) == 1
 
 
 def test_the_same_corpus_gives_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
@@ -135,6 +144,56 @@ def test_two_files_of_one_name_and_a_missing_place_are_refused(corpus: Path, tmp
     twice = purify("slm", "build", corpus / "tale.txt", corpus, *arguments)
     assert "two files of the corpus are named 'tale.txt'" in twice.stderr
     assert "there is no file or directory" in purify("slm", "build", tmp_path / "gone", *arguments).stderr
+
+
+def replacing(out: Path) -> None:
+    """Put a new directory in the place of another."""
+    with new_directory(out) as made:
+        (made / "new").touch()
+
+
+def content(folder: Path) -> list[str]:
+    """The files of a directory, and the hidden ones beside it."""
+    return sorted(each.name for place in (folder.parent.glob(".*"), folder.iterdir()) for each in place)
+
+
+def test_a_directory_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between two renames, `--force` left the old model under a hidden name, and no new one."""
+    (out := tmp_path / "out").mkdir()
+    (out / "old").touch()
+    if sys.platform == "linux":
+        monkeypatch.setattr(os, "rename", None)
+    replacing(out)
+    assert content(out) == ["new"]
+
+
+def test_without_such_a_step_the_old_directory_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the same command where it is interrupted, and by the next one where it was killed."""
+    (out := tmp_path / "out").mkdir()
+    (out / "old").touch()
+    rename, made = os.rename, list[Any]()
+
+    def interrupted(one: Any, other: Any) -> None:
+        made.append(one)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        rename(one, other)
+
+    monkeypatch.setattr(building, "_exchanged", lambda *_: False)
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replacing(out)
+    assert content(out) == ["old"]
+    monkeypatch.setattr(os, "rename", rename)
+    out.rename(tmp_path / ".out.a1b2c3d4.old")
+    options = building.BuildOptions([tmp_path], LLM.as_posix(), out)
+    with pytest.raises(ConfigError, match="already; name another"):
+        building.build(options, lambda *_: None)
+    assert content(out) == ["old"]
+    replacing(out)
+    assert content(out) == ["new"]
 
 
 def test_a_text_of_several_tokens_is_no_token(corpus: Path, tmp_path: Path) -> None:

@@ -147,6 +147,20 @@ def mixed_up(folder: Path) -> None:
     save_file(tables, folder / "ngrams.safetensors")
 
 
+def emptied(folder: Path) -> None:
+    """Zeros where a disk lost a block: of such tables rows were read that did not sum to 1."""
+    file = folder / "ngrams.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-8:] = bytes(8)
+    file.write_bytes(content)
+
+
+def owed(folder: Path) -> None:
+    said = json.loads((folder / "ngram.json").read_text("utf-8"))
+    said["discounts"][1][0] = 1.5
+    (folder / "ngram.json").write_text(json.dumps(said), "utf-8")
+
+
 def of_the_future(folder: Path) -> None:
     said = json.loads((folder / "ngram.json").read_text("utf-8"))
     (folder / "ngram.json").write_text(json.dumps({**said, "format": "purify-ngram/9"}), "utf-8")
@@ -162,6 +176,8 @@ def stripped(folder: Path) -> None:
         (exchanged, "is not the one its n-grams were counted with; build it again"),
         (cut, "ngrams.safetensors: .*; build them again"),
         (mixed_up, "order 2: its continuations are not those of the next order"),
+        (emptied, "ngrams.safetensors: its content is not what was built.*; build them again"),
+        (owed, "a discount is negative, or more than the count"),
         (of_the_future, "its format is 'purify-ngram/9'"),
         (stripped, "has no tokenizer"),
     ],

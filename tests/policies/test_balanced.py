@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from purify_hooks.policies._code import SPAN, CodeSigns, is_code
 from purify_hooks.policies._gap import gap_share
 from purify_hooks.policies.balanced import LARGEST_GAP, Balanced
-from purify_plugins import Purifier
+from purify_plugins import ConfigError, Purifier
 from purify_plugins.decode.sessions import SessionPair
 from purify_plugins.policy import Context
 from purify_plugins.testing import ToySource, letters
@@ -39,18 +39,18 @@ def steps(*pairs: tuple[float, float]) -> list[Token]:
 def settings(draw: st.DrawFn) -> Balanced:
     """Any settings of the rule, plain or with everything that follows the text."""
     plain = Balanced(draw(NATS), draw(st.floats(0.0, 3.0)), draw(NATS))
-    gaps = st.floats(0.0, LARGEST_GAP)
-    return replace(
+    gaps, endless = st.floats(0.0, LARGEST_GAP), st.one_of(st.just(math.inf), NATS)
+    found = replace(
         plain,
         gap=draw(st.one_of(st.just(0.0), gaps)),
-        gap_limit=draw(gaps),
-        memory=draw(st.one_of(st.just(0.0), st.floats(1.0, 20.0))),
         hedge=draw(st.one_of(st.just(0.0), st.floats(0.001, 0.5))),
-        numbers=draw(st.one_of(st.just(math.inf), NATS)),
-        opening=draw(st.one_of(st.just(math.inf), NATS)),
+        numbers=draw(endless),
         gap_from=draw(st.one_of(st.just(0.0), st.floats(1e-3, 4.0))),
-        opening_in_code=draw(st.one_of(st.just(math.inf), NATS)),
-    ).bind(letters("1a"))
+    )
+    if memory := draw(st.one_of(st.just(0.0), st.floats(1.0, 20.0))):
+        limits = {name: draw(endless) for name in ("opening", "opening_in_code")}
+        found = replace(found, memory=memory, gap_limit=draw(gaps), **limits)
+    return found.bind(letters("1a"))
 
 
 @given(policy=settings(), seed=SEEDS)
@@ -364,8 +364,16 @@ def test_where_the_llm_is_surer_all_along_the_limit_becomes_the_budget() -> None
     assert limits[0] == OPENING.opening
     assert limits == sorted(limits)
     assert limits[-1] == OPENING.budget
-    unmoved = replace(OPENING, memory=0.0)
-    assert {float(unmoved.limit(state[3])) for state in unmoved.reading(steady)} == {unmoved.opening}
+
+
+@pytest.mark.parametrize("option", [{"gap_limit": 1.0}, {"opening": 2.0}, {"opening_in_code": 1.0}])
+def test_what_follows_the_text_needs_a_memory(option: dict[str, float]) -> None:
+    """Without one `gap_limit` loosened the guarantee for nothing, and an opening was the whole budget."""
+    (name,) = option
+    words = f"balanced: {name} goes by an average over the text, and with memory = 0 there is none"
+    with pytest.raises(ConfigError, match=words):
+        Balanced(**option)
+    assert vars(Balanced(memory=4.0, **option))[name] == option[name]
 
 
 CODING = replace(OPENING, opening_in_code=1.0, hedge=0.0)

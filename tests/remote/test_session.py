@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from purify_adapters.sources.http.client import HttpClient
-from purify_adapters.sources.http.event_loop import PendingRequest
+from purify_adapters.sources.http.event_loop import PendingRequest, loop
 from purify_adapters.sources.http.protocol import Position
 from purify_adapters.sources.http.rows import ServerToken
 from purify_adapters.sources.http.source import RemoteSource
@@ -104,6 +105,89 @@ def test_whoever_leaves_before_the_first_token_leaves_no_stream_open() -> None:
     asking.end()
     thread.join()
     until(lambda: source.under_way == 0)
+
+
+class Slow(Streaming):
+    """Its connections are closed once `may` is set; those that were closed so are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closing, self.closed, self.may, self.more = 0, 0, asyncio.Event(), asyncio.Event()
+
+    async def stream(self, place: Position, length: int) -> AsyncIterator[ServerToken]:
+        try:
+            yield await self.row(place)
+            await self.more.wait()
+        finally:
+            self.closing += 1
+            await self.may.wait()
+            self.closed += 1
+
+
+def test_whoever_leaves_while_a_batch_is_closed_leaves_no_stream_open() -> None:
+    source, asking = Slow(), PendingRequest()
+    session, _ = source.open(["ab", "ba"])
+
+    def close() -> None:
+        asking.enter()
+        session.close()
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    until(lambda: source.closing == 1)
+    asking.end()
+    loop().call_soon_threadsafe(source.may.set)
+    thread.join(10)
+    assert (source.closed, thread.is_alive()) == (2, False)
+
+
+def abandoned(source: Streaming) -> None:
+    """Leave an open batch to the garbage collector."""
+
+    def held() -> Iterator[Any]:
+        with source.open(["ab"])[0] as session:
+            yield session
+
+    cycle: list[Any] = [held()]
+    next(cycle[0])
+    cycle.append(cycle)
+
+
+def test_a_batch_may_be_collected_on_the_loop_s_own_thread() -> None:
+    """The loop waited for itself: every server of the process was dead from then on."""
+    source = Slow()
+    source.may.set()
+    gc.collect()
+    abandoned(source)
+
+    async def collected() -> int:
+        return gc.collect()
+
+    asyncio.run_coroutine_threadsafe(collected(), loop()).result(10)
+    until(lambda: source.closed == 1)
+
+
+def test_a_batch_may_be_collected_while_a_request_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread waited for a lock that it held itself."""
+    source, begin = Slow(), asyncio.run_coroutine_threadsafe
+    source.may.set()
+    gc.collect()
+    abandoned(source)
+
+    def collecting(coroutine: Any, at: asyncio.AbstractEventLoop) -> Any:
+        monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", begin)
+        gc.collect()
+        return begin(coroutine, at)
+
+    def ask() -> None:
+        PendingRequest().enter()
+        Streaming().open(["ab"])[0].close()
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", collecting)
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert (thread.is_alive(), source.closed) == (False, 1)
 
 
 def test_where_one_of_several_questions_fails_the_others_are_given_up() -> None:

@@ -65,8 +65,13 @@ def test_without_a_candidate_nothing_stands_above(tmp_path: Path) -> None:
 
 
 def test_a_gguf_file_has_the_digest_of_its_directory(tmp_path: Path) -> None:
-    found, known = look_at(str(write_gguf(LLM, tmp_path / "toy.gguf"))), look_at(str(LLM))
-    assert (found.digest, found.tokens, found.parameters) == (known.digest, known.tokens, known.parameters)
+    """The directory that holds it names it too, and the file is named as it can be named again."""
+    file, known = write_gguf(LLM, tmp_path / "toy.gguf"), look_at(str(LLM))
+    for name in (str(file), str(tmp_path)):
+        found = look_at(name)
+        assert found == (name, known.tokens, known.digest, known.parameters)
+    shutil.copy(file, tmp_path / "other.gguf")
+    assert "holds 2 GGUF files (other.gguf, toy.gguf); name one of them" in purify(tmp_path).stderr
 
 
 def of_family(key: str, parameters: int | None = 10**12) -> UntrustedModel:
@@ -151,6 +156,7 @@ def test_a_model_in_the_hub_s_cache_is_said_to_be_at_hand_and_its_tokenizer_read
     ("name", "words"),
     [
         ("some/model", "could not be had from the hub"),
+        ("http://localhost:8080/v1", "is a server, which is not asked; give the directory, hub id or GGUF"),
         ("./nowhere", "there is no model directory './nowhere'"),
         ("empty", "has no tokenizer"),
         ("notes.txt", "give a model's directory, a hub id or a GGUF file"),

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
-from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from purify_adapters.activation import clients, langchain_cache
@@ -31,6 +30,7 @@ from purify_plugins.configuration.find import read_table
 from purify_plugins.configuration.preflight import foreseen
 from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.preview import named
+from purify_plugins.utils.locks import ForkedLock
 from purify_plugins.vouching.options import VouchingOptions, refuse_unseen, without
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Activation:
         self.policy = policy(self.plugins, self.config.policy)
         with placed(f"{self.file}:", f"{self.file}: "):
             _check_source(self.plugins, self.config.slm)
-        self.lock = RLock()
+        self.lock = ForkedLock(reentrant=True)
         self.monkeypatch = Monkeypatch()
         self.recorder = Recorder(self.publish)
         self.gate = Gate(self.rules, self.recorder)

@@ -6,7 +6,6 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from inspect import BoundArguments, signature
-from threading import RLock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from purify_adapters.activation.rules import is_url, plain
 from purify_plugins.configuration.build import keys_of
 from purify_plugins.errors import ConfigError, RefusedError
 from purify_plugins.sources.read_scope import for_fusion, reading
+from purify_plugins.utils.locks import ForkedLock
 from purify_plugins.utils.logs import warn_of_greedy
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class HubClients:
         self.gate, self.recorder, self.rules = gate, gate.recorder, gate.rules
         self.purifier_for, self.plugins, self.llm = purifier_for, plugins, llm
         self.purifiers: dict[str, Purifier] = {}
-        self.lock = RLock()
+        self.lock = ForkedLock(reentrant=True)
 
     @property
     def patches(self) -> dict[str, Patch]:

@@ -11,13 +11,13 @@ from contextvars import ContextVar
 from functools import wraps
 from inspect import BoundArguments, signature
 from pathlib import Path
-from threading import RLock
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from purify_plugins.errors import ConfigError, PurifyError, RefusedError
 from purify_plugins.sources.read_scope import reading
+from purify_plugins.utils.locks import ForkedLock
 
 if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate
@@ -50,7 +50,7 @@ class LocalModels:
         self.purifier_for, self.plugins, self.tokenizer = purifier_for, plugins, tokenizer
         self.mixins: list[Any] = []  # transformers' GenerationMixin, and that of one imported anew
         self.keepers: WeakSet[Any] = WeakSet()
-        self.lock = RLock()
+        self.lock = ForkedLock(reentrant=True)
 
     @property
     def patches(self) -> dict[str, Patch]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from threading import RLock
 
 from purify_plugins.errors import PurifyError
+from purify_plugins.utils.locks import ForkedLock
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Recorder:
         self.publish = publish
         self.counts: dict[str, Counts] = {}
         self.refused: set[str] = set()
-        self._lock = RLock()
+        self._lock = ForkedLock(reentrant=True)
 
     def count(self, name: str, *how: str) -> None:
         """Note one call of `name` that was "purified" (and perhaps "guaranteed"), "refused" or "trusted"."""

@@ -104,6 +104,8 @@ def serve(app: ASGIApp, service: Service, listener: socket.socket | None, host: 
     zone = strftime("%z")  # times of several machines are compared
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s{zone} {whose}%(name)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the command prints the start itself
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn raises it again at the end: an exit code of 0
     given = None if listener is None else [listener]
-    GatewayServer(config(app, service.settings, host=host, port=port), service).run(given)
+    server = GatewayServer(config(app, service.settings, host=host, port=port), service)
+    # From now on, not only once uvicorn has taken it over; it raises it again at its end: an exit code of 0.
+    signal.signal(signal.SIGTERM, server.handle_exit)
+    server.run(given)

@@ -67,7 +67,9 @@ class CoalescedBatch:
                 return None, False, Future()
             self._left.remove(found)
             mine = self._future is None
-            self._future = self._future or Future()
+            if self._future is None:
+                self._future = Future()
+                self._future.set_running_or_notify_cancel()  # else one call that is cancelled ends them all
             return found[0], mine, self._future
 
     @contextmanager

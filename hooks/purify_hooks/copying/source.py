@@ -10,6 +10,7 @@ from purify_hooks.copying.copyist import CONFIRMED, LONGEST, MOST, PRIOR, SEEN, 
 from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.preview import Preview
 from purify_plugins.protocols import LogitSource, Reading, Session
+from purify_plugins.sources.wrapper import closed_on_error
 from purify_plugins.threat import Engine
 from purify_plugins.types import Prompt, Vocabulary
 
@@ -106,8 +107,9 @@ class CopyingSource(LogitSource):
         from purify_hooks.copying.session import CopyingSession
 
         session, logits = self.model.open(prompts, scored)
-        copying = CopyingSession(session)
-        return copying, copying.first(logits)
+        with closed_on_error(session):
+            copying = CopyingSession(session)
+            return copying, copying.first(logits)
 
     def identity(self) -> Mapping[str, Any]:
         """The model's, with the copyist's rule beside its files."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Any, NamedTuple
 from weakref import finalize
@@ -37,11 +39,21 @@ class New(NamedTuple):
     wanted: bool
 
 
-def _freed_with(owner: object, library: Library, function: str, argument: Any) -> finalize[..., object]:
-    """Free something of llama.cpp's together with `owner`; a process that ends needs not."""
-    made = finalize(owner, library.call, function, argument)
+def _freed_with(
+    owner: object, library: Library, function: str, argument: Any, needed: object = None
+) -> finalize[..., object]:
+    """Free something of llama.cpp's together with `owner`; a process that ends needs not.
+
+    What it `needed` lives until then: the garbage collector would free a model before a context on it, both
+    of them in one cycle, and llama.cpp looks at the model as it frees the context.
+    """
+    made = finalize(owner, _free, library, function, argument, needed)
     made.atexit = False
     return made
+
+
+def _free(library: Library, function: str, argument: Any, _: object) -> None:
+    library.call(function, argument)
 
 
 class LlamaModel:
@@ -90,7 +102,7 @@ class LlamaContext:
         if not self.pointer:
             said = "; ".join([*messages][-3:])
             raise SourceError(f"llama.cpp has no memory for {rows} rows of {room} tokens: {said}")
-        self._free = _freed_with(self, self.library, "free", self.pointer)
+        self._free = _freed_with(self, self.library, "free", self.pointer, model)
         expected = {"n_ctx_seq": room, "n_batch": BATCH, "n_seq_max": rows, "n_threads": threads}
         for name, value in expected.items():
             if (found := self.library.call(name, self.pointer)) != value:
@@ -150,11 +162,13 @@ class Contexts:
     def __init__(self, model: LlamaModel, threads: int) -> None:
         self.model, self.threads = model, threads
         self._spare: list[LlamaContext] = []
+        self._given: SimpleQueue[LlamaContext] = SimpleQueue()
         self._lock = Lock()
 
     def take(self, rows: int, room: int) -> LlamaContext:
         """An empty context for so many sequences of so many tokens: a kept one, or a new one."""
         with self._lock:
+            self._sort()
             fitting = [each for each in self._spare if each.rows >= rows and each.room >= room]
             if fitting:
                 found = min(fitting, key=_size)
@@ -164,13 +178,27 @@ class Contexts:
         return LlamaContext(self.model, rows, room, self.threads)
 
     def give(self, context: LlamaContext) -> None:
-        """Keep a context for the next session; where there are too many, free the smallest."""
-        with self._lock:
-            self._spare.append(context)
-            if len(self._spare) > SPARE:
-                least = min(self._spare, key=_size)
-                self._spare.remove(least)
-                least.close()
+        """Keep a context for the next session; where there are too many, free the smallest.
+
+        The garbage collector may close a session while this thread is in `take`: so the lock is not waited
+        for. The thread that holds it, or takes it next, finds what was given.
+        """
+        self._given.put(context)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._sort()
+            finally:
+                self._lock.release()
+
+    def _sort(self) -> None:
+        """Take in what was given; called with the lock."""
+        with suppress(Empty):
+            while True:
+                self._spare.append(self._given.get_nowait())
+        while len(self._spare) > SPARE:
+            least = min(self._spare, key=_size)
+            self._spare.remove(least)
+            least.close()
 
 
 def _size(context: LlamaContext) -> int:

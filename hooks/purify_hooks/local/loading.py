@@ -16,9 +16,19 @@ from pathlib import Path
 from purify_hooks.local.config_keys import refuse_keys
 from purify_hooks.local.gguf_header import read_header
 from purify_plugins.errors import ConfigError, ModelError
+from purify_plugins.tokenizers.loading import has_tokenizer
 from purify_plugins.utils.model_files import download, eos_ids, read_json, require_regular
 
-__all__ = ["check_files", "eos_ids", "file_digests", "file_states", "find_gguf", "find_model", "model_ends"]
+__all__ = [
+    "check_files",
+    "eos_ids",
+    "file_digests",
+    "file_states",
+    "find_gguf",
+    "find_gguf_tokenizer",
+    "find_model",
+    "model_ends",
+]
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +71,15 @@ def find_gguf(place: Path) -> Path | None:
         names = ", ".join(each.name for each in found[:5])
         raise ModelError(f"{place} holds {len(found)} GGUF files ({names}); name one of them")
     return found[0] if found else None
+
+
+def find_gguf_tokenizer(name: str) -> Path | None:
+    """The GGUF file that a tokenizer is read from: the one named, or a directory's that has no other.
+
+    Raises ModelError where there are several.
+    """
+    place = Path(name).expanduser()
+    return None if has_tokenizer(place) else find_gguf(place)
 
 
 def _refuse_file(file: Path) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from threading import RLock, get_ident
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from purify_hooks.local.config_keys import configuration
 from purify_hooks.local.weight_headers import Stored, refuse_packed, stored
 from purify_plugins.errors import ModelError
+from purify_plugins.utils.locks import ForkedLock
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ BUFFERS = re.compile(
 """Buffers that are computed when a model is made, so that a checkpoint may leave them out."""
 EXTRA = 2**27
 """How many numbers a model's buffers may have besides its weights: half a gigabyte in float32."""
-_LOADING = RLock()
+_LOADING = ForkedLock(reentrant=True)
 
 
 def load_model(folder: Path, dtype: Any, device_map: str | None) -> Any:

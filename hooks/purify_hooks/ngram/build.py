@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ def build(options: BuildOptions, stage: Progress) -> Built:
     """Build the model that the options describe. Raises ConfigError, ModelError, VocabularyError."""
     from purify_hooks.ngram.corpus import read_corpus
 
+    put_back(options.out)
     options.check()
     tokenizer, vocabulary, ends = read_tokenizer(options.tokenizer)
     documents = read_corpus(options.places, options.pattern)
@@ -140,15 +142,15 @@ def read_tokenizer(name: str) -> tuple[Any, Vocabulary, frozenset[int]]:
 
     Raises ModelError, VocabularyError.
     """
+    from purify_hooks.local.loading import find_gguf_tokenizer
     from purify_plugins.tokenizers.loading import find_tokenizer, load_tokenizer, require_tokenizer
     from purify_plugins.tokenizers.token_bytes import vocabulary
     from purify_plugins.utils.model_files import eos_ids
 
-    place = Path(name).expanduser()
-    if place.suffix == ".gguf" and place.is_file():
+    if file := find_gguf_tokenizer(name):
         from purify_hooks.local.gguf_model import unpacked
 
-        with unpacked(place) as folder:
+        with unpacked(file) as folder:
             return read_tokenizer(str(folder))
     folder = find_tokenizer(name)
     require_tokenizer(folder)
@@ -179,13 +181,34 @@ def new_directory(out: Path) -> Iterator[Path]:
     try:
         yield made
         made.chmod(0o755)
-        if out.exists():
+        if not out.exists():
+            os.rename(made, out)
+        elif not _exchanged(made, out):
             old = made.with_name(f"{made.name}.old")
             os.rename(out, old)
             os.rename(made, out)
             shutil.rmtree(old)
-        else:
-            os.rename(made, out)
-    except BaseException:
+    finally:
+        put_back(out)
         shutil.rmtree(made, ignore_errors=True)
-        raise
+
+
+def put_back(out: Path) -> None:
+    """Give its name back to a directory whose process was ended between two renames."""
+    old = re.compile(rf"\.{re.escape(out.name)}\.[a-z0-9_]{{8}}\.old")
+    parent = out.absolute().parent
+    if not out.exists() and parent.is_dir():
+        for each in [each for each in parent.iterdir() if old.fullmatch(each.name)][:1]:
+            os.rename(each, out)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange the names of two directories in one step, where the system can, as Linux does."""
+    import ctypes
+
+    try:
+        exchange = ctypes.CDLL(None, use_errno=True)["renameat2"]
+    except (AttributeError, TypeError, OSError):  # not Linux; Windows has no names of its own to look up
+        return False
+    here, swap = -100, 2  # AT_FDCWD and RENAME_EXCHANGE, as in <fcntl.h> and <stdio.h>
+    return bool(exchange(here, os.fsencode(one.absolute()), here, os.fsencode(other.absolute()), swap) == 0)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from purify_hooks.local.loading import file_digests
 from purify_hooks.ngram.counting import Level, NgramCounts
 from purify_hooks.ngram.model import NgramModel
 from purify_hooks.ngram.smoothing import ESTIMATOR
@@ -56,9 +57,11 @@ def save(folder: Path, counts: NgramCounts, record: Record) -> None:
         for name, values in level._asdict().items()
     }
     save_file({**arrays, "positions": counts.positions}, folder / TABLES)
+    (folder / TABLES).chmod(0o644)
     said = {
         "format": FORMAT,
         "estimator": ESTIMATOR,
+        "tables": file_digests(folder / TABLES)[TABLES],
         "order": len(counts.levels),
         "vocabulary": {"tokens": record.size, "fingerprint": record.fingerprint},
         "tokens": sum(text.tokens for text in record.texts),
@@ -67,15 +70,17 @@ def save(folder: Path, counts: NgramCounts, record: Record) -> None:
         "documents": [text._asdict() for text in record.texts],
         "starts": list(record.starts),
     }
-    (folder / TABLES).chmod(0o644)
     (folder / RECORD).write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def load(folder: Path) -> tuple[NgramModel, Record]:
     """The model in a directory, its tables memory-mapped. Raises ModelError."""
-    record, order = _record(folder)
+    record, order, digest = _record(folder)
     try:
-        return _model(_mapped(folder / TABLES), record, order), record
+        found = _model(_mapped(folder / TABLES), record, order)
+        if digest and file_digests(folder / TABLES)[TABLES] != digest:
+            raise ValueError("its content is not what was built")
+        return found, record
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise _damaged(folder, f"{TABLES}: {error}") from error
 
@@ -94,7 +99,8 @@ def require_model(folder: Path) -> None:
         )
 
 
-def _record(folder: Path) -> tuple[Record, int]:
+def _record(folder: Path) -> tuple[Record, int, str]:
+    """The record, the order, and the SHA-256 of the tables; "" in a record that has none."""
     require_model(folder)
     said = read_json(folder / RECORD, 16 * SETTINGS)
     try:
@@ -109,7 +115,9 @@ def _record(folder: Path) -> tuple[Record, int]:
             raise ValueError("its documents and their starts differ in number")
         if len(discounts) != said["order"] or said["order"] not in ORDERS:
             raise ValueError(f"its order is {said['order']!r}")
-        return record, said["order"]
+        if not all(0 <= each <= most for found in discounts for most, each in enumerate(found, 1)):
+            raise ValueError("a discount is negative, or more than the count that it is taken from")
+        return record, said["order"], str(said.get("tables", ""))
     except (KeyError, ValueError, TypeError) as error:
         raise _damaged(folder, f"{RECORD}: {error}") from error
 

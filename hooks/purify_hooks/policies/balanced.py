@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from purify_plugins.canonical_json import ADDED_LATER
+from purify_plugins.errors import ConfigError
 from purify_plugins.policy import Context, FusionPolicy, State
 from purify_plugins.types import Guarantee, Token, Vocabulary
 
@@ -50,7 +51,7 @@ class Balanced(FusionPolicy):
     that easy words do not pay for others. With a `hedge` r is mixed with p_slm, by how well either model
     predicts the text. A `numbers` budget bounds what one number may take. With an `opening` the budget is no
     more than that many nats above the level's own average: a run that begins suddenly has less; in code it is
-    `opening_in_code` where that is less.
+    `opening_in_code` where that is less. Neither is without a `memory`.
 
     Guarantee "passage", for draws and whatever the LLM does: over every run of tokens
     Σ (1 + doubt) log r - log p_slm - g ≤ budget, with g = max(gap, gap_limit), so a run of n tokens that
@@ -105,6 +106,21 @@ class Balanced(FusionPolicy):
         require(self, "opening_in_code", lambda opening: opening >= 0, f"{NATS} (inf: as elsewhere)")
         require(self, "gap_from", lambda least: least == 0 or 1e-3 <= least < math.inf, FROM)
         require(self, "opening", lambda opening: opening >= 0, f"{NATS} (inf: none)")
+        self._require_memory()
+
+    def _require_memory(self) -> None:
+        """Raise ConfigError for what follows the text where nothing does."""
+        set_ = {
+            "gap_limit": self.gap_limit > 0,
+            "opening": self.opening < math.inf,
+            "opening_in_code": self.tells_code,
+        }
+        idle = [name for name, given in set_.items() if given]
+        if idle and not self.memory:
+            raise ConfigError(
+                f"balanced: {idle[0]} goes by an average over the text, and with memory = 0 there is none; "
+                f"set memory to some tokens (a calibration sets 16), or leave {idle[0]} out"
+            )
 
     @property
     def largest_gap(self) -> float:
@@ -292,7 +308,7 @@ class Balanced(FusionPolicy):
 
     def _averaged(self, usual: Tensor, level: Tensor) -> Tensor:
         """The level's slow average (rows,) after a token that left it at `level` (rows,)."""
-        if self.opening == self.opening_in_code == math.inf or not self.memory:
+        if self.opening == self.opening_in_code == math.inf:
             return usual
         return slow_average(usual, level, self.memory)
 

@@ -32,11 +32,16 @@ def look_at(llm: str) -> UntrustedModel:
 
     Raises ModelError, VocabularyError, ConfigError.
     """
-    place = Path(llm).expanduser()
-    if place.is_file():
-        if place.suffix != ".gguf":
-            raise ModelError(f"{llm!r} is a file; give a model's directory, a hub id or a GGUF file")
-        return _gguf(place)
+    from purify_hooks.local.loading import find_gguf_tokenizer
+
+    if "://" in llm:
+        raise ModelError(
+            f"{llm!r} is a server, which is not asked; give the directory, hub id or GGUF file of its model"
+        )
+    if file := find_gguf_tokenizer(llm):
+        return _gguf(llm, file)
+    if Path(llm).expanduser().is_file():
+        raise ModelError(f"{llm!r} is a file; give a model's directory, a hub id or a GGUF file")
     from purify_plugins.tokenizers.loading import find_tokenizer
 
     folder = find_tokenizer(llm, offline=True)
@@ -68,7 +73,7 @@ def _parameters(folder: Path) -> int | None:
     return sum(math.prod(each.shape) for each in stored(folder).values())
 
 
-def _gguf(file: Path) -> UntrustedModel:
+def _gguf(name: str, file: Path) -> UntrustedModel:
     """What a GGUF file says. Raises ModelError; ConfigError without gguf."""
     from purify_hooks.local.gguf_header import read_header
     from purify_hooks.local.gguf_model import unpacked
@@ -79,4 +84,4 @@ def _gguf(file: Path) -> UntrustedModel:
     # Rows that only pad the weights are tokens to transformers, by names such as [PAD151643].
     types = header.settings.get("tokenizer.ggml.token_type", ())
     unused = {at for at, kind in enumerate(types) if kind not in ORDINARY}
-    return UntrustedModel(file.name, len(known), ordinary_digest(known, unused), header.parameters)
+    return UntrustedModel(name, len(known), ordinary_digest(known, unused), header.parameters)

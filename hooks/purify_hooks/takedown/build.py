@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from purify_hooks.ngram.build import (
     Built,
     build,
     new_directory,
+    put_back,
     read_tokenizer,
     save_tokenizer,
     texts_of,
@@ -24,6 +24,7 @@ from purify_hooks.ngram.build import (
 )
 from purify_hooks.takedown.works import NEUTRAL, WORKS, find
 from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.utils.locks import alone_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,7 +124,8 @@ def alone(place: Path) -> Iterator[Path]:
     """
     parent = place.absolute().parent
     # Windows has no such lock: there two commands at once may lose one's change, but nothing stays half done.
-    with _held(parent) if os.name == "posix" else nullcontext():
+    with alone_in(parent):
+        put_back(place)
         left = re.compile(rf"\.{re.escape(place.name)}\.[a-z0-9_]{{8}}(\.old)?")
         for each in parent.iterdir():
             if (
@@ -133,22 +135,6 @@ def alone(place: Path) -> Iterator[Path]:
             ):
                 shutil.rmtree(each)
         yield place
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold the lock of a directory. Raises ConfigError for one that cannot be opened."""
-    import fcntl
-
-    try:
-        opened = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise ConfigError(f"cannot open {str(folder)!r}: {error.strerror}") from error
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
 
 
 def contents(folder: Path) -> tuple[list[Text], list[NDArray[Any]]]:

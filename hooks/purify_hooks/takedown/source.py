@@ -14,7 +14,7 @@ from purify_hooks.takedown.works import TakedownList, find
 from purify_plugins.errors import ConfigError, VocabularyError
 from purify_plugins.plugin.preview import Preview
 from purify_plugins.protocols import LogitSource, Session
-from purify_plugins.sources.wrapper import SourceWrapper
+from purify_plugins.sources.wrapper import SourceWrapper, closed_on_error
 from purify_plugins.types import Prompt, Vocabulary
 
 if TYPE_CHECKING:
@@ -85,12 +85,9 @@ class TakedownSource(SourceWrapper):
         from purify_hooks.takedown.session import TakedownSession
 
         session, logits = self.model.open(prompts, scored)
-        try:
+        with closed_on_error(session):
             found = TakedownSession(session, self.model, self.anchor)
             return found, found.first(logits)
-        except BaseException:
-            session.close()
-            raise
 
     def extend_all(self, sessions: Sequence[TakedownSession], tokens: Sequence[Tensor]) -> list[Tensor]:
         logits = self.model.extend_all([each.session for each in sessions], tokens)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.protocols import LogitSource, Session
-from purify_plugins.sources.wrapper import SpelledSource
+from purify_plugins.sources.wrapper import SpelledSource, closed_on_error
 from purify_plugins.tokenizers.cross.source import ROOM
 from purify_plugins.tokenizers.cross.symbols import byte_symbols
 from purify_plugins.tokenizers.cross.token_prefixes import PrefixReader, TokenPrefix
@@ -61,8 +61,9 @@ class FirstTokenSource(SpelledSource):
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[FirstTokenSession, Tensor]:
         """Read the prompts, whose ids are the other vocabulary's; no token of them is scored."""
         session, logits = self.source.open([self._text(prompt) for prompt in prompts])
-        respelled = FirstTokenSession(session, logits, self)
-        return respelled, respelled.rows()
+        with closed_on_error(session):
+            respelled = FirstTokenSession(session, logits, self)
+            return respelled, respelled.rows()
 
     def _text(self, prompt: Prompt) -> Prompt:
         return self.vocabulary.spell(prompt).decode(errors="replace") if isinstance(prompt, tuple) else prompt

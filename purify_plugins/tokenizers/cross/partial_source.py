@@ -85,5 +85,7 @@ class PartialSymbolSession(SymbolSession):
         return super().full | self._tail.full
 
     def close(self) -> None:
-        self._tail.close()
-        super().close()
+        try:
+            self._tail.close()
+        finally:
+            super().close()

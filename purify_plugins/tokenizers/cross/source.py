@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purify_plugins.errors import CertificateError, PromptError, SourceError
 from purify_plugins.protocols import LogitSource, Session
-from purify_plugins.sources.wrapper import SpelledSource
+from purify_plugins.sources.wrapper import SpelledSource, closed_on_error
 from purify_plugins.tokenizers.cross.beam import FOLD, Beam
 from purify_plugins.tokenizers.cross.prefetch import ahead, needs_pass
 from purify_plugins.tokenizers.cross.symbols import SymbolSet, byte_symbols
@@ -90,12 +90,9 @@ class SymbolSource(SpelledSource):
         splits = [self.split(prompt) for prompt in prompts]
         reach = max(self._reach(split, scored) for split in splits)
         session, logits = self.source.open([split.kept for split in splits], reach)
-        try:
+        with closed_on_error(session):
             bridged = SymbolSession(session, logits, self, splits, scored > 0)
             return bridged, bridged.rows()
-        except BaseException:
-            session.close()
-            raise
 
     def _reach(self, split: PromptSplit, scored: int) -> int:
         """How many of the kept tokens at the end come to `scored` symbols, with those after them."""
@@ -303,8 +300,10 @@ class SymbolSession(Session):
             beam.rewind(length)
 
     def close(self) -> None:
-        self._session.close()
-        self.reader.close()
+        try:
+            self._session.close()
+        finally:
+            self.reader.close()
 
 
 def _scored(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -80,6 +81,14 @@ class HttpClient:
         check_key(self.api_key)
         self.url = self.url.rstrip("/").removesuffix("/v1")
         self._permits = asyncio.Semaphore(self.connections)
+        _CLIENTS.add(self)
+
+    def forked(self) -> None:
+        """Begin anew in a forked process: connections, permits and probes under way are its parent's."""
+        self._permits = asyncio.Semaphore(min(self.connections, self.slots or self.connections))
+        self.breaker = CircuitBreaker(self.breaker.clock)
+        if (client := vars(self).pop("_client", None)) is not None:
+            _PARENTS.append(client)  # closing it here would end the parent's connections
 
     @cached_property
     def _client(self) -> httpx.AsyncClient:
@@ -94,7 +103,7 @@ class HttpClient:
             trust_env=False,
             verify=_tls(),
         )
-        weakref.finalize(self, _close, client).atexit = False
+        weakref.finalize(self, _close, client, os.getpid()).atexit = False
         return client
 
     def _key(self) -> dict[str, str]:
@@ -320,8 +329,21 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
-def _close(client: httpx.AsyncClient) -> None:
+def _close(client: httpx.AsyncClient, process: int) -> None:
     from purify_adapters.sources.http.event_loop import begun
 
-    if (loop := begun()) is not None:  # without one, it never had a connection
+    if (loop := begun()) is not None and process == os.getpid():  # without one, it never had a connection
         asyncio.run_coroutine_threadsafe(client.aclose(), loop)
+
+
+_CLIENTS: weakref.WeakSet[HttpClient] = weakref.WeakSet()
+_PARENTS: list[httpx.AsyncClient] = []
+
+
+def _forked() -> None:
+    for each in list(_CLIENTS):
+        each.forked()
+
+
+if os.name == "posix":  # Windows has no fork
+    os.register_at_fork(after_in_child=_forked)

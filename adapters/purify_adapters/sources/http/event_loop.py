@@ -39,7 +39,8 @@ def _afresh() -> None:
     _made.clear()
 
 
-os.register_at_fork(after_in_child=_afresh)
+if os.name == "posix":  # Windows has no fork
+    os.register_at_fork(after_in_child=_afresh)
 
 
 class PendingRequest:
@@ -86,6 +87,20 @@ def wait(coroutine: Coroutine[Any, Any, T]) -> T:
         raise
     finally:
         pending.over()
+
+
+def finish(coroutine: Coroutine[Any, Any, object]) -> None:
+    """Run a coroutine that closes something, and block until it has. A client's leaving does not cancel it.
+
+    What was abandoned is closed by the garbage collector, on any thread and in the middle of anything: so no
+    lock is taken, and on the loop's own thread, which runs the coroutine later, nothing is waited for.
+    """
+    if (made := begun()) is None:  # in a forked child: what is open is its parent's
+        coroutine.close()
+        return
+    future = asyncio.run_coroutine_threadsafe(coroutine, made)
+    if asyncio._get_running_loop() is not made:
+        future.result()
 
 
 async def together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import TYPE_CHECKING
 
-from purify_adapters.sources.http.event_loop import together, wait
+from purify_adapters.sources.http.event_loop import finish, together, wait
 from purify_adapters.sources.http.rows import ServerToken, readable, unrevealed_row
 from purify_plugins.errors import SourceError
 from purify_plugins.protocols import Session
@@ -219,7 +219,7 @@ class RemoteSession(Session):
 
     def close(self) -> None:
         """Close every stream at once."""
-        wait(self._close())
+        finish(self._close())
 
     async def _close(self) -> None:
         await self._end(range(len(self.rows)))
