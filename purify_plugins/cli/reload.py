@@ -106,10 +106,7 @@ def reading(read: Callable[[], Config], before: Config) -> Config | None:
     """The configuration after SIGHUP; None, with a line on standard error, if it is bad or the same."""
     try:
         found = settled(read)
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # a plugin's too: the service goes on
+    except (Exception, SystemExit) as error:  # a plugin's too: the service goes on
         refused(error)
         return None
     if found == before:
