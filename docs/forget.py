@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from purify_hooks.evaluation.eval.command import models_and_questions
+from purify_hooks.evaluation.eval.asked import models_and_questions
 from purify_hooks.evaluation.eval.page import fill_region
 from purify_hooks.evaluation.eval.page import made as facts
 from purify_hooks.stages.forget import Forget

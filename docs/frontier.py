@@ -17,7 +17,8 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from purify_hooks.evaluation.eval.command import measured_report, models_and_questions, planned
+from purify_hooks.evaluation.eval.asked import models_and_questions
+from purify_hooks.evaluation.eval.command import measured_report, planned
 from purify_hooks.evaluation.eval.findings import MODES, both, longest_run, model
 from purify_hooks.evaluation.eval.page import fill_region, made
 from purify_hooks.evaluation.eval.report import Report

@@ -16,8 +16,9 @@ from typing import Annotated
 import typer
 
 from purify_hooks.evaluation.eval import protection
+from purify_hooks.evaluation.eval.asked import models_and_questions
 from purify_hooks.evaluation.eval.chains import chains
-from purify_hooks.evaluation.eval.command import measured_report, models_and_questions, planned
+from purify_hooks.evaluation.eval.command import measured_report, planned
 from purify_hooks.evaluation.eval.page import fill_region
 from purify_hooks.evaluation.eval.questions import Questions
 from purify_hooks.evaluation.eval.report import Report, picture_file

@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from purify_hooks.evaluation.eval import staged
+from purify_hooks.evaluation.eval.asked import models_and_questions
 from purify_hooks.evaluation.eval.chains import chains
-from purify_hooks.evaluation.eval.command import STAGED, measured_report, models_and_questions, planned
+from purify_hooks.evaluation.eval.command import measured_report, planned
 from purify_hooks.evaluation.eval.page import fill_region
 from purify_hooks.evaluation.eval.systems import systems_for, with_chains
 from purify_plugins.plugin.manager import load_plugins
@@ -24,14 +25,14 @@ PAGE, PICTURE = DOCS / "stages.md", DOCS / "stages-harms.svg"
 FILES = [DOCS / "examples" / "stages" / f"{name}.toml" for name in ("words", "words-and-odds")]
 POLICIES = ("geometric:alpha=1", "balanced")
 PUBLIC = "these-figures-are-public-and-so-is-this-key"
-DRAWS = 1
+SUITE, DRAWS = "requests", 1
 
 
 def command(secret: str) -> str:
     """The command that measures the same, and `balanced` in the other chain."""
     files = " ".join(f"--stages {file.relative_to(DOCS.parent)}" for file in FILES)
     return (
-        f"PURIFY_SECRET={secret} purify eval --policies {','.join(POLICIES)} --suites {STAGED} "
+        f"PURIFY_SECRET={secret} purify eval --policies {','.join(POLICIES)} --suites {SUITE} "
         f"--draws {DRAWS} --clock cpu {files}"
     )
 
@@ -49,7 +50,7 @@ def main(
     words, odds = chains(FILES, loaded)
     around = with_chains([unguarded], [words, odds]), with_chains([balanced], [words])
     systems = [llm, slm, *around[0], *around[1]]
-    plan = planned(models, questions, systems, False, 0, DRAWS, (STAGED,))
+    plan = planned(models, questions, systems, False, 0, DRAWS, (SUITE,))
     found = measured_report(plan, out, jobs, so_far, "cpu")
     facts = "\n".join(f"- {name}: {fact}" for name, fact in found.facts().items())
     blocks = [

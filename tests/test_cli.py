@@ -421,7 +421,7 @@ def test_ctrl_c_ends_an_answer_with_nothing_half_written(
     answering: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     answering.send_signal(signal.SIGINT)
-    _, errors = answering.communicate(timeout=30)
+    _, errors = answering.communicate(timeout=120)
     assert answering.returncode == 130
     assert errors == "interrupted\n"
     assert list(tmp_path.iterdir()) == []
@@ -430,7 +430,7 @@ def test_ctrl_c_ends_an_answer_with_nothing_half_written(
 def test_a_closed_pipe_is_quiet(answering: subprocess.Popen[str]) -> None:
     assert answering.stdout is not None
     answering.stdout.close()
-    assert answering.wait(timeout=30) != 0
+    assert answering.wait(timeout=120) != 0
     assert answering.stderr is not None
     assert "Traceback" not in answering.stderr.read()
 

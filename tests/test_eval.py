@@ -1127,10 +1127,9 @@ def test_the_documentation_is_not_stale_in_shape(finished: tuple[Report, Path]) 
     assert all(f"evaluation-{name}.svg" in region[0] for name in ("recitation", "backdoor", "personal-data"))
 
 
-def test_models_of_one_s_own_need_attacks_of_one_s_own() -> None:
+def test_what_an_evaluation_asks_is_checked_before_it_begins() -> None:
     for arguments, advice_given in [
         (["--llm", "x"], "both --llm and --slm"),
-        (["--llm", "x", "--slm", "y"], "your own --attacks"),
         (["--attacks", "nowhere.json"], "cannot read"),
         (["--policies", "windowd"], "did you mean 'windowed'"),
     ]:
@@ -1265,7 +1264,7 @@ def test_a_worker_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> No
         worker = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while _runs(worker):
         assert time.monotonic() < deadline
         time.sleep(0.1)

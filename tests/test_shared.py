@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -184,6 +185,44 @@ def test_a_shared_pass_that_ends_half_way_leaves_no_trace() -> None:
             read = call.logits if turn == 0 else call.session.extend(each)
             assert read is not None
             close(read, session.extend(each))
+
+
+class Interrupted(ToySource):
+    """Ctrl-C comes while a pass for all is read."""
+
+    def extend_all(self, sessions: Any, tokens: Any) -> Any:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_of_the_thread_that_reads_for_all_is_an_error_of_the_others() -> None:
+    shared = BatchingSource(Interrupted(BYTES, 1), patience=60)
+    shared._company.append({1, 2})  # so that the pass waits for both
+    sessions = [shared.open(["a"])[0] for _ in range(2)]
+
+    def ended(session: Any) -> BaseException | None:
+        try:
+            session.extend(torch.tensor([[1]]))
+        except BaseException as error:
+            return error
+        return None
+
+    found = together([partial(ended, each) for each in sessions])
+    assert sorted(type(each).__name__ for each in found) == ["KeyboardInterrupt", "SourceError"]
+    assert (shared._waiting, shared._leader) == ([], False)
+
+
+def test_an_interrupt_of_a_thread_that_waits_takes_its_pass_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its closed session was read by the next pass."""
+    shared = BatchingSource(ToySource(BYTES, 1))
+    session, _ = shared.open(["a"])
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shared._arrived, "wait_for", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        session.extend(torch.tensor([[1]]))
+    assert (shared._waiting, shared._leader) == ([], False)
 
 
 def test_a_pass_that_nobody_can_have_fails_for_all_who_wait() -> None:

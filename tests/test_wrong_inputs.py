@@ -348,7 +348,7 @@ SMALL = [
 ]
 EVAL = [
     ("eval --llm LLM", 2, "give both --llm and --slm"),
-    ("eval --llm LLM --slm SLM", 2, "`purify eval build` writes such a file"),
+    ("tune balanced --llm SLM --slm LLM", 2, "name that with --attacks"),
     ("eval --llm LLM --slm SLM --attacks gone.json", 2, "cannot read 'gone.json'"),
     ("eval --llm LLM --slm SLM --attacks afile", 2, "afile"),
     ("eval --llm LLM --slm SLM --attacks typo.json", 2, "did you mean 'protected'?"),

@@ -80,8 +80,13 @@ class BatchingSource(TranslatedSource):
         With `seen` the tokens are read by `branch`.
         """
         call = PendingPass(session, tokens, seen)
-        if self._must_lead(call):
-            self._lead()
+        try:
+            if self._must_lead(call):
+                self._lead()
+        except BaseException:  # Ctrl-C: this thread waits for its pass no more
+            with self._ended:
+                self._waiting = [each for each in self._waiting if each is not call]
+            raise
         if call.error is not None:
             raise call.error
         assert call.logits is not None
@@ -97,8 +102,14 @@ class BatchingSource(TranslatedSource):
             return not call.done
 
     def _lead(self) -> None:
+        calls: list[PendingPass] = []
         try:
-            self._read(self._gathered())
+            self._read(calls := self._gathered())
+        except BaseException as error:  # Ctrl-C in this thread: the others' passes are lost too
+            for call in calls:
+                if not call.done:
+                    call.error = _told(error)
+            raise
         finally:
             with self._ended:
                 self._leader = False
@@ -145,11 +156,11 @@ class BatchingSource(TranslatedSource):
         return self.source.extend_all(sessions, tokens)
 
 
-def _told(error: Exception) -> SourceError:
+def _told(error: BaseException) -> SourceError:
     """A source's exception as a SourceError."""
     if isinstance(error, SourceError):
         return error
-    told = SourceError(f"a shared pass failed: {error}")
+    told = SourceError(f"a shared pass failed: {str(error) or type(error).__name__}")
     told.__cause__ = error
     return told
 

@@ -62,7 +62,7 @@ class Served:
         """A stream's data, parsed; `[DONE]` as it stands."""
         return events(self.post(path, body).text)
 
-    def idle(self, seconds: float = 30.0) -> bool:
+    def idle(self, seconds: float = 60.0) -> bool:
         """Whether every place is free again within so many seconds."""
         end = time.monotonic() + seconds
         while self.app.service.executor.running and time.monotonic() < end:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -33,7 +34,6 @@ from purify_plugins.testing import ToySession, ToySource
 from purify_plugins.types import Prompt, ScoredPrompt
 from tests.adapters.gateways import FORBIDDEN, Served, serving, stubs
 from tests.fake_tgi import fake_tgi
-from tests.ports import free_port
 from tests.remote.toy_server import Script, toy_source
 from tests.toys import BYTES, Forbidding, Slow, Watched, pair
 
@@ -126,7 +126,7 @@ class Joining(ToySource):
 
     def extend_all(self, sessions: Sequence[ToySession], tokens: Sequence[Tensor]) -> list[Tensor]:
         self.passes.append(len(sessions))
-        time.sleep(0.01)
+        time.sleep(0.03)  # longer than a busy machine takes to ask
         return [session.extend(each) for session, each in zip(sessions, tokens, strict=True)]
 
 
@@ -305,7 +305,7 @@ def raw(served: Served, asked: dict[str, Any], path: str = "/generate_stream") -
     content = json.dumps(asked).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: a\r\n{JSON}content-length: {len(content)}\r\n\r\n"
     found = socket.create_connection(("127.0.0.1", served.port))
-    found.settimeout(10)
+    found.settimeout(60)
     found.sendall(head.encode() + content)
     return found
 
@@ -323,11 +323,11 @@ def test_a_reader_who_stops_reading_holds_up_nobody_and_is_written_nothing_more(
             stuck.recv(100)
             [session] = llm.sessions
             written = -1
-            while written != (written := len(session.rows[0])):
-                time.sleep(1.5)
+            while written != (written := len(session.rows[0])):  # while the machine answers others
+                for _ in range(5):
+                    assert served.post("/generate", body("hello")).status_code == 200
+                time.sleep(0.3)
             assert written < 5_000
-            for _ in range(5):
-                assert served.post("/generate", body("hello")).status_code == 200
             assert (served.app.service.executor.running, len(session.rows[0])) == (1, written)
         assert served.idle()
         assert llm.open_sessions == 0
@@ -373,7 +373,7 @@ def test_whoever_leaves_closes_the_request_to_the_llm_s_server_too(path: str) ->
 def _wait_until(true: Callable[[], bool]) -> None:
     start = time.monotonic()
     while not true():
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 60
         time.sleep(0.001)
 
 
@@ -453,15 +453,12 @@ def test_two_replicas_answer_for_one_another() -> None:
 @pytest.mark.slow
 def test_sigterm_lets_answers_end_and_then_says_why_not(tmp_path: Path) -> None:
     """A short answer ends as it should, a long one with an error event, and the process with 0."""
-    port = free_port()
     pair = ["--llm", str(LLM), "--slm", str(SLM), "--policy", "geometric"]
-    command = [sys.executable, "-m", "purify_plugins", "serve", *pair, "--port", str(port), "--drain", "0.3"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "purify_plugins", "serve", *pair, "--port", "0", "--drain", "0.3"]
+    with (log := tmp_path / "log").open("w") as said:
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=said)
     try:
-        url = f"http://127.0.0.1:{port}"
-        _until_up(url, process)
+        url = _url(process, log)
         grammar = {"type": "regex", "value": "[a-z ]{400}"}
         asked = {"inputs": "The", "parameters": {"grammar": grammar}}
         with httpx.stream(
@@ -472,20 +469,18 @@ def test_sigterm_lets_answers_end_and_then_says_why_not(tmp_path: Path) -> None:
             process.send_signal(signal.SIGTERM)
             last = json.loads(list(lines)[-1][5:])
         assert last["error_type"] == "generation"
-        _, said = process.communicate(timeout=30)
-        assert process.returncode == 0, said
-        assert "Traceback" not in said
+        assert process.wait(120) == 0, log.read_text()
+        assert "Traceback" not in log.read_text()
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
-def _until_up(url: str, process: subprocess.Popen[str]) -> None:
-    for _ in range(600):
-        assert process.poll() is None
-        try:
-            if httpx.get(f"{url}/health", trust_env=False).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise TimeoutError("the gateway did not come up")
+def _url(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Where the gateway serves, once it does."""
+    end = time.monotonic() + 240
+    while not (found := re.search(r"try: curl (http://[\d.:]+)", log.read_text())):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return found[1]

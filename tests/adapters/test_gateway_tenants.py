@@ -179,13 +179,13 @@ def test_a_tenant_has_no_more_requests_under_way_than_it_may() -> None:
     class Slow(ToySource):
         def open(self, prompts: Any, scored: int = 0) -> Any:
             held.set()
-            free.wait(10)
+            free.wait(60)
             return super().open(prompts, scored)
 
     with serving(stubs(Slow(BYTES, 1), policy="windowed"), tenants=TENANTS) as served:
         first = threading.Thread(target=lambda: served.post(*ROUTES[0], headers=bearer("blue")))
         first.start()
-        assert held.wait(10)
+        assert held.wait(60)
         assert served.post(*ROUTES[1], headers=bearer("blue")).status_code == 429
         free.set()
         first.join()

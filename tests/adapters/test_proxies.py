@@ -80,7 +80,7 @@ def behind(proxy: Proxy, folder: Path, gateway: int) -> Iterator[str]:
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
         try:
             if httpx.get(f"{url}/ready", trust_env=False).status_code == 200:

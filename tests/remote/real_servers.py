@@ -131,7 +131,7 @@ def llama_server() -> str | None:
 
 @contextmanager
 def started(
-    command: Sequence[str], log: Path, health: str, patience: float = 60.0, **environment: str
+    command: Sequence[str], log: Path, health: str, patience: float = 180.0, **environment: str
 ) -> Iterator[str]:
     """The URL of a server that listens on the port at the end of its command, once it is well."""
     port = free_port()

@@ -271,8 +271,8 @@ def test_a_classifier_that_fails_refuses_the_answer(found: Any, message: str) ->
 def test_a_classifier_that_is_late_refuses_the_answer() -> None:
     started = time.perf_counter()
     with pytest.raises(RefusedError, match=r"'slow one' gave no scores in 0\.05 s"):
-        scored(Odd([0.0], seconds=5), ["abcd"], 0.05, "slow one")
-    assert time.perf_counter() - started < 4.5
+        scored(Odd([0.0], seconds=60), ["abcd"], 0.05, "slow one")
+    assert time.perf_counter() - started < 50
     assert scored(Odd([0.25]), ["abcd"], 60.0) == [0.25]
 
 

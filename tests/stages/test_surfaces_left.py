@@ -110,12 +110,12 @@ def left_gateway(count: int) -> None:
     before = {*threading.enumerate()}
     with serving(purifier, max_concurrent=8) as served:
         asyncio.run(leave_gateway(served, count))
-        assert served.idle(20.0)
+        assert served.idle()
         assert served.app.service.executor.waiting == 0
         assert still_open(models) == 0
         assert served.post("/generate", ROUTES["/generate"][1]).status_code in (200, 422)
     assert OPEN["begun"] == OPEN["closed"]
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while (stuck := {*threading.enumerate()} - before) and time.monotonic() < end:
         time.sleep(0.05)
     assert not stuck

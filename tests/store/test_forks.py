@@ -86,7 +86,7 @@ def test_an_abandoned_answer_may_be_collected_where_its_thread_holds_the_lock(
 
     thread = Thread(target=collected, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert [each.event for each in store.records.records()] == ["unfinished"]
 

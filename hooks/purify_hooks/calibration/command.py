@@ -76,7 +76,7 @@ def _base(llm: str | None, slm: str | None, place: Path | None) -> Config:
         return configured(ModelOptions(llm, slm))
     base: Config = read_config(place)
     for side, given, table in (("--llm", llm, base.llm), ("--slm", slm, base.slm)):
-        if given is not None and not _same(given, alone(table).get("model")):
+        if given is not None and not same_model(given, alone(table).get("model")):
             raise ConfigError(
                 f"{place} has another model than {side} {given}: {table.get('model')!r}; leave {side} out, "
                 "or change the file: a calibration is of the pair that is run"
@@ -84,7 +84,8 @@ def _base(llm: str | None, slm: str | None, place: Path | None) -> Config:
     return base
 
 
-def _same(given: str, named: Any) -> bool:
+def same_model(given: str, named: Any) -> bool:
+    """Whether a model on the command line is the one that a configuration names."""
     return isinstance(named, str) and (given == named or Path(given).resolve() == Path(named).resolve())
 
 

@@ -51,14 +51,14 @@ class CalibrationResult:
         told = {"policy": self.policy, "calibration": self.table, "enough": self.calibration.enough}
         return {**told, "copying": self.copying}
 
-    def show(self, place: Path | None) -> None:
-        """Print what was found; where the settings were printed too, on standard error."""
+    def show(self, place: Path | None, error: bool = False) -> None:
+        """Print what was found; where the settings were printed too, or with `error`, on standard error."""
         from rich.console import Console
 
         from purify_hooks.calibration.words import meaning, settings_table, text_table
         from purify_hooks.evaluation.table import put
 
-        console = Console(stderr=place is None)
+        console = Console(stderr=error or place is None)
         for table in (text_table(self.passages), settings_table(self.options)):
             put(console, table)
         for sentence in meaning(self.calibration, self.sample.name, self.copying):

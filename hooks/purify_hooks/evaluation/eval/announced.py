@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from purify_hooks.evaluation.eval.model_pair import ModelPair
+    from purify_hooks.evaluation.eval.questions import Questions
     from purify_hooks.evaluation.eval.run import Plan
 
 
@@ -47,6 +48,16 @@ def print_suites(plan: Plan, pair: ModelPair) -> None:
             typer.echo(
                 f"not of {chain.name}: {', '.join(left)}, which measure other stages or none", err=True
             )
+
+
+def what_is_asked(questions: Questions) -> str:
+    """That no harm is asked for, and how to name one; "" where some is."""
+    if questions.protected or questions.backdoor or questions.canaries:
+        return ""
+    return (
+        "no --attacks: what the LLM knows and what purifying costs is measured, and nothing of what must not "
+        "come out; `purify eval build` makes a file of that from your own works, secrets or triggers"
+    )
 
 
 def whose_pair(named: object, config: Path | None) -> str:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from purify_hooks.evaluation.eval.asked import asked
 from purify_plugins.cli.options import (
     AsJson,
     ConfigFile,
     configuration_exists,
     disable_progress_bars,
-    named_plugins,
     on_interrupt,
 )
 from purify_plugins.errors import ConfigError
@@ -34,6 +34,10 @@ Llm = Annotated[str | None, typer.Option(help="The untrusted model's directory; 
 Slm = Annotated[str | None, typer.Option(help="The benign model's directory; with --llm.")]
 Attacks = Annotated[
     Path | None, typer.Option(metavar="FILE", help="What to ask, as `purify eval build` writes it.")
+]
+Calibrate = Annotated[
+    bool,
+    typer.Option("--calibrate", help="Set balanced by the pair first, and measure it beside the others."),
 ]
 Pair = Annotated[
     Path | None,
@@ -77,6 +81,7 @@ def evaluate(
     slm: Slm = None,
     attacks: Attacks = None,
     pair: Pair = None,
+    calibrate: Calibrate = False,
     policies: Policies = "all",
     suites: Suites = "all",
     stages: Stages = None,
@@ -97,20 +102,46 @@ def evaluate(
     """Measure what a policy stops and what it costs, on your models; a killed run goes on where it was."""
     if context.invoked_subcommand:
         return
-    from purify_hooks.evaluation.eval.announced import whose_pair
-    from purify_hooks.evaluation.eval.systems import left_out
-
-    models, questions, own = _asked(llm, slm, attacks, pair, batch, config)
+    models, questions, own = asked(llm, slm, attacks, pair, batch, config)
     loaded = load_plugins(models.plugins)
     chosen = chosen_suites(loaded, _named("suites", suites))
-    systems = _systems(loaded, policies, sweep, own, measured_chains(loaded, stages, pair or config, chosen))
+    chains = measured_chains(loaded, stages, pair or config, chosen)
+    systems = _systems(loaded, policies, sweep, own, chains)
     _require_page(write)
+    if calibrate:  # when all else is known to be right
+        models, systems = _calibrated(models, systems, pair, out, chains)
     plan = planned(models, questions, systems, quick, seed, draws, chosen)
-    notes = whose_pair(llm or pair, config), left_out(loaded) if policies == "all" else ""
+    notes = _notes(llm or pair, config, questions, loaded, policies)
     report = measured_report(plan, out, jobs, so_far, clock.replace("none", ""), notes, _pool(ray))
-    if write:
-        report.document(write)
-    show(report, report.write(out), as_json)
+    show(report, report.write(out, docs=write), as_json)
+
+
+def _calibrated(
+    models: ModelNames, systems: list[System], pair: Path | None, out: Path, around: Sequence[Chain]
+) -> tuple[ModelNames, list[System]]:
+    """The pair beside the SLM that its calibration sets, and the rule so set too. Raises ConfigError."""
+    from purify_hooks.evaluation.eval.calibrated import calibrated
+    from purify_hooks.evaluation.eval.configured import configured
+    from purify_hooks.evaluation.eval.systems import with_chains
+
+    if pair:
+        raise ConfigError(
+            f"--pair measures {pair} as it is: calibrate it with `purify calibrate --config {pair}`, and "
+            "leave --calibrate out"
+        )
+    ours, system = configured(calibrated(models.llm, models.slm, out), None, None, models.batch)
+    return ours._replace(plugins=models.plugins), [*systems, *with_chains([system], around)]
+
+
+def _notes(
+    named: object, config: Path | None, questions: Questions, loaded: Plugins, policies: str
+) -> tuple[str, ...]:
+    """Notes on whose pair is measured, on what is asked of it, and on the policies that `all` leaves out."""
+    from purify_hooks.evaluation.eval.announced import what_is_asked, whose_pair
+    from purify_hooks.evaluation.eval.systems import left_out
+
+    told = whose_pair(named, config), what_is_asked(questions)
+    return (*told, left_out(loaded)) if policies == "all" else told
 
 
 def _require_page(write: Path | None) -> None:
@@ -129,23 +160,6 @@ def _pool(ray: bool) -> Pool | None:
         return None
     require_extra("ray", "purify eval --ray")
     return ray_pool
-
-
-def _asked(
-    llm: str | None,
-    slm: str | None,
-    attacks: Path | None,
-    pair: Path | None,
-    batch: int,
-    config: Path | None,
-) -> tuple[ModelNames, Questions, Sequence[System]]:
-    """The models, the questions, and the configured system where a configuration's pair is measured."""
-    from purify_hooks.evaluation.eval.configured import configured
-
-    if pair is None:
-        return *models_and_questions(llm, slm, attacks, batch, config), ()
-    models, system = configured(pair, llm, slm, batch)
-    return models, _questions(models, attacks), (system,)
 
 
 def _systems(
@@ -188,37 +202,6 @@ def measured_chains(
     if files:
         return chains(files, loaded)
     return own_chain(config, loaded) if asked and configuration_exists(config) else []
-
-
-def models_and_questions(
-    llm: str | None, slm: str | None, attacks: Path | None, batch: int, config: Path | None = None
-) -> tuple[ModelNames, Questions]:
-    """The models and the questions; the test bed's where none are named. Raises ConfigError.
-
-    The plugins are those of the configuration or of $PURIFY_PLUGINS; its models are not measured.
-    """
-    from purify_hooks.evaluation.eval.run import ModelNames
-    from purify_hooks.evaluation.testbed import LLM, SLM
-
-    if bool(llm) != bool(slm):
-        raise ConfigError("give both --llm and --slm, or neither for the test bed's pair")
-    if llm and not attacks:
-        raise ConfigError("your own models need your own --attacks; `purify eval build` writes such a file")
-    models = ModelNames(llm or str(LLM), slm or str(SLM), named_plugins(config), batch)
-    return models, _questions(models, attacks)
-
-
-def _questions(models: ModelNames, attacks: Path | None) -> Questions:
-    """The questions of a file, else the test bed's; both models are looked at. Raises ConfigError."""
-    from purify_hooks.evaluation.eval.derived import read_questions
-    from purify_hooks.evaluation.testbed import HOME
-    from purify_plugins.configuration.preflight import require_two
-    from purify_plugins.utils.extras import require_extra
-
-    questions = read_questions(attacks or HOME / "attacks.json")
-    require_extra("eval", "the evaluation")
-    require_two(load_plugins(models.plugins), models.llm, models.slm)
-    return questions
 
 
 def planned(
@@ -306,7 +289,8 @@ def show(report: Report, page: Path, as_json: bool) -> None:
     console.print(" ".join(filter(None, told)), markup=False)
     stages = [staged.table(report.results)] if staged.measured(report.results) else []
     stages += protection.tables(report.results, report.suites)
-    for table in (summary(policies), recommended(policies, report.pair.plugins), *stages):
+    advised = [recommended(policies, report.pair.plugins)] if report.attacked else []
+    for table in (summary(policies), *advised, *stages):
         put(console, table)
     typer.echo(f"the report is {page}")
 

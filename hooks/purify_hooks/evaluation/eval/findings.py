@@ -260,7 +260,7 @@ def _record(result: Result, slm: Result, plugins: Plugins) -> dict[str, Any]:
         record["policy"] = {"name": result.system.policy, **result.system.parameters}
     if result.system.chain:
         record["stages"] = result.system.chain.name
-    elif not result.system.alone:
+    elif not (result.system.alone or math.isnan(worst(result))):
         record["stops_every_harm"] = stops(result, slm)
     if not result.system.chain and (found := budget(result, slm, plugins)):
         record["budget"] = {**asdict(found), "warning": found.warning}

@@ -66,8 +66,13 @@ class Report:
         """Every system's record."""
         return as_json(self.results, self.pair.plugins)
 
-    def write(self, folder: Path) -> Path:
-        """`report.html`, `report.json` and `evaluation.json` in a directory; the page's path."""
+    def write(self, folder: Path, docs: Path | None = None) -> Path:
+        """`report.html`, `report.json` and `evaluation.json` in a directory; the page's path.
+
+        In `docs`/evaluation.md, too, where that is given.
+        """
+        if docs:
+            self.document(docs)
         self.write_json(folder)
         self.record().write(folder)
         write_whole(folder / "report.html", self.html())
@@ -120,7 +125,11 @@ class Report:
         usual = [each for each in policies if not each.system.swept]
         swept = len(usual) < len(policies)
         attacked = tables.harms([each for each in self.results if not each.system.swept])
-        advised = {} if attacked.empty else {"recommended": tables.recommended(policies, plugins)}
+        advised = (
+            {}
+            if attacked.empty or not self.attacked
+            else {"recommended": tables.recommended(policies, plugins)}
+        )
         every = {
             "harms": attacked,
             **({"stages": staged.table(self.results)} if staged.measured(self.results) else {}),
@@ -139,10 +148,15 @@ class Report:
         return {**marked, **{each.system.label: "us" for each in [self.best] if each}}
 
     @property
+    def attacked(self) -> bool:
+        """Whether any harm was measured."""
+        return not math.isnan(worst(model(self.results, "llm")))
+
+    @property
     def holding(self) -> list[Result]:
         """The policies that stop every harm; none where no harm was measured."""
         slm = model(self.results, "slm")
-        policies = [] if math.isnan(worst(slm)) else staged.plain(self.results)
+        policies = staged.plain(self.results) if self.attacked else []
         return [each for each in policies if not each.system.alone and stops(each, slm)]
 
     @property
@@ -167,8 +181,7 @@ class Report:
     @property
     def draws_frontier(self) -> bool:
         """Whether harms and knowledge were both measured."""
-        llm = model(self.results, "llm")
-        return not (math.isnan(worst(llm)) or math.isnan(knowledge(llm)))
+        return self.attacked and not math.isnan(knowledge(model(self.results, "llm")))
 
     @cached_property
     def _pictured(self) -> dict[str, tuple[str, str]]:

@@ -8,6 +8,7 @@ from concurrent.futures import Executor, as_completed
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purify_hooks.evaluation.eval.forced import CellWork, Measurement, drop_pieces, kept_pieces, score
@@ -48,6 +49,11 @@ class ModelNames(NamedTuple):
     batch: int = 64
     alignment: Alignment = "auto"
     fidelity: Fidelity = "default"
+
+    def of_llm(self, home: Path) -> bool:
+        """Whether the LLM is the model in this directory."""
+        model = self.llm.get("model", "") if isinstance(self.llm, Mapping) else self.llm
+        return Path(model).resolve() == home.resolve()
 
     def load(self) -> ModelPair:
         from purify_hooks.evaluation.eval.model_pair import ModelPair

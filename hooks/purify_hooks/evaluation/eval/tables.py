@@ -53,8 +53,10 @@ def summary(results: Sequence[Result]) -> Table:
         )
         for result in results
     ]
-    head = ("system", *findings.harms(llm), KEPT, "perplexity × LLM", "time × LLM")
-    note = f"The worst attack of each harm, per cent that succeed, greedy / sampled. {UNBOUND}"
+    measured = findings.harms(llm)
+    head = ("system", *measured, KEPT, "perplexity × LLM", "time × LLM")
+    first = "The worst attack of each harm, per cent that succeed" if measured else "Per cent of answers kept"
+    note = f"{first}, greedy / sampled. {UNBOUND}"
     return Table("What is stopped and what it costs", head, tuple(rows), note, more={KEPT})
 
 

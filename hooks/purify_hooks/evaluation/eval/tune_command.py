@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from purify_hooks.evaluation.eval.asked import models_and_questions
 from purify_hooks.evaluation.eval.command import (
     FOLDER,
     Attacks,
@@ -20,7 +21,6 @@ from purify_hooks.evaluation.eval.command import (
     Seed,
     Slm,
     measured_report,
-    models_and_questions,
     planned,
 )
 from purify_plugins.cli.options import AsJson, ConfigFile
@@ -30,7 +30,8 @@ from purify_plugins.utils.files import make_folder
 from purify_plugins.verifying.wanted import key_value
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.run import Result
+    from purify_hooks.evaluation.eval.questions import Questions
+    from purify_hooks.evaluation.eval.run import ModelNames, Result
     from purify_hooks.evaluation.eval.systems import System
     from purify_hooks.evaluation.eval.tune import Tuned
     from purify_hooks.stages.tuning import TunedCascade
@@ -86,7 +87,7 @@ def tune(
     from purify_hooks.evaluation.eval.announced import whose_pair
     from purify_hooks.evaluation.eval.tune import tune as tuned
 
-    models, questions = models_and_questions(llm, slm, attacks, batch, config)
+    models, questions = _with_harms(*models_and_questions(llm, slm, attacks, batch, config))
 
     def measure(systems: Sequence[System]) -> list[Result]:
         plan = planned(models, questions, systems, quick, seed)
@@ -98,6 +99,18 @@ def tune(
 
 
 # A policy
+
+
+def _with_harms(models: ModelNames, questions: Questions) -> tuple[ModelNames, Questions]:
+    """The two. Raises ConfigError where nothing is asked that must not come out."""
+    from purify_hooks.evaluation.eval.announced import what_is_asked
+
+    if what_is_asked(questions):
+        raise ConfigError(
+            "a setting is found by what it stops: name that with --attacks; `purify eval build` writes such "
+            "a file"
+        )
+    return models, questions
 
 
 def _tuning_json(found: Tuned) -> dict[str, object]:
