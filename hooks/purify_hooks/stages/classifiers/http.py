@@ -32,7 +32,7 @@ class HttpClassifier:
 
     @property
     def _client(self) -> httpx.Client:
-        """This process's own: a forked one could read the score of its parent's text on a shared connection."""
+        """This process's own: a forked one could read the score of its parent's text on its connection."""
         import httpx
 
         if self._made is None or self._made[0] != os.getpid():
