@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from purify_plugins import Purifier, Sampling
+from purify_plugins.certificates import recompute
 from purify_plugins.cli import app
-from purify_plugins.testbed import LLM, SLM
+from purify_plugins.testbed import LLM, SLM, SLM_1024
 from tests.remote.real_servers import write_gguf
 
 
@@ -64,3 +66,11 @@ def test_a_mixture_is_asked_again_by_the_file_that_names_it(tmp_path: Path) -> N
     said = purify("verify", certificate, "--slm", file)
     assert said.exit_code == 1
     assert "this is not the SLM the certificate names" in said.stderr
+
+
+def test_a_purifier_s_own_slm_recomputes_in_bytes() -> None:
+    """It is read in bytes already, and was read so once more: a sound certificate was called forged."""
+    purifier = Purifier.load(SLM_1024, SLM)
+    [answer] = purifier.generate("The king", Sampling(max_tokens=6, seed=1))
+    assert recompute(answer.certificate, purifier.slm) < 1e-3
+    assert recompute(answer.certificate, purifier.plugins.source(SLM)) < 1e-3

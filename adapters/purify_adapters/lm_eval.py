@@ -16,7 +16,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
-from purify_adapters.lm_eval_documents import Room, answered
+from purify_adapters.lm_eval_documents import Documents, Room, answered
 from purify_adapters.lm_eval_options import sampling
 from purify_adapters.tool_calls import template_of
 from purify_plugins.decode.likelihood import judged, opened, parted, read, split
@@ -147,13 +147,16 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
         fails has an empty answer.
         """
         answers: list[str] = []
+        documents = Documents("")
         for options, group in groupby(
             requests, key=lambda each: cast("Mapping[str, Any]", _text_only(each)[1])
         ):
-            answers += self._generated([str(request.args[0]) for request in group], sampling(options))
+            contexts = [str(request.args[0]) for request in group]
+            answers += self._generated(documents, contexts, sampling(options))
+        documents.require_one()
         return answers
 
-    def _generated(self, contexts: Sequence[str], asked: Sampling) -> list[str]:
+    def _generated(self, documents: Documents[str], contexts: Sequence[str], asked: Sampling) -> list[str]:
         """The answers; the n-th is drawn with seed + n, whatever the batch size."""
 
         def ask(places: range) -> list[str]:
@@ -161,7 +164,7 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
             seeded = replace(asked, seed=(asked.seed or 0) + places.start)
             return [_text_of(outcome) for outcome in self.purifier.generate(prompts, seeded)]
 
-        return answered(len(contexts), self.batch, ask, "")
+        return documents.answered(len(contexts), self.batch, ask)
 
     # Chats
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from purify_plugins.errors import NumericError, PromptError, RefusedError, SourceError
 from purify_plugins.tokenizers.prompt_encoder import PromptEncoder
@@ -23,37 +23,53 @@ T = TypeVar("T")
 log = logging.getLogger("purify.lm_eval")
 
 
-def answered(count: int, size: int, ask: Callable[[range], list[T]], blank: T) -> list[T]:
-    """What `ask` finds for each of `count` documents, `size` at a time; `blank` for those that fail, logged.
+class Documents(Generic[T]):
+    """The documents of one call of the harness, in groups; `blank` is the result of one that fails."""
 
-    A batch that fails is asked one by one. Raises the first error where every document fails: the fault is
-    then in the models, or in the task.
-    """
-    found: list[T] = []
-    errors: list[Exception] = []
-    for start in range(0, count, size):
-        batch = range(start, min(start + size, count))
-        try:
-            found += ask(batch)
-            continue
-        except OF_A_DOCUMENT as error:
-            if len(batch) == 1:
-                found.append(_blank(error, errors, blank))
-                continue
-        for at in batch:
+    def __init__(self, blank: T) -> None:
+        self.blank, self.count = blank, 0
+        self.errors: list[Exception] = []
+
+    def answered(self, count: int, size: int, ask: Callable[[range], list[T]]) -> list[T]:
+        """What `ask` finds for each of `count` more documents, `size` at a time; failures are logged.
+
+        A batch that fails is asked one by one.
+        """
+        found: list[T] = []
+        self.count += count
+        for start in range(0, count, size):
+            batch = range(start, min(start + size, count))
             try:
-                found += ask(range(at, at + 1))
+                found += ask(batch)
+                continue
             except OF_A_DOCUMENT as error:
-                found.append(_blank(error, errors, blank))
-    if errors and len(errors) == count:
-        raise errors[0]
+                if len(batch) == 1:
+                    found.append(self._failed(error))
+                    continue
+            for at in batch:
+                try:
+                    found += ask(range(at, at + 1))
+                except OF_A_DOCUMENT as error:
+                    found.append(self._failed(error))
+        return found
+
+    def _failed(self, error: Exception) -> T:
+        log.warning("a document has no result, and counts as %r: %s", self.blank, error)
+        self.errors.append(error)
+        return self.blank
+
+    def require_one(self) -> None:
+        """Raise the first error where every document failed: the fault is in the models, or in the task."""
+        if self.errors and len(self.errors) == self.count:
+            raise self.errors[0]
+
+
+def answered(count: int, size: int, ask: Callable[[range], list[T]], blank: T) -> list[T]:
+    """What `ask` finds for each document, all in one group. Raises as `Documents.require_one`."""
+    documents = Documents(blank)
+    found = documents.answered(count, size, ask)
+    documents.require_one()
     return found
-
-
-def _blank(error: Exception, errors: list[Exception], blank: T) -> T:
-    log.warning("a document has no result, and counts as %r: %s", blank, error)
-    errors.append(error)
-    return blank
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,13 @@ import pluggy
 from purify_plugins.errors import PluginError, UnknownNameError, ours
 from purify_plugins.foreign import BareSource, adapted, resolved_policy
 from purify_plugins.plugin import hookspecs
-from purify_plugins.plugin.arguments import built, check_arguments, require_arguments, sources_of
+from purify_plugins.plugin.arguments import (
+    built,
+    check_arguments,
+    refuse_derived,
+    require_arguments,
+    sources_of,
+)
 from purify_plugins.plugin.installed import DISTRIBUTION, GROUP, bundled, distribution, installed, names_of
 from purify_plugins.plugin.preview import named, place_of
 from purify_plugins.policy import FusionPolicy
@@ -182,8 +188,14 @@ class Plugins(pluggy.PluginManager):
 
         A field that holds a policy (as `consistency` has) may be given as a name or mapping too.
         """
-        make = partial(self.make, "purify_policies")
-        return resolved_policy(policy, parameters, make, "[policy] needs a name; see `purify policies`")
+        return resolved_policy(
+            policy, parameters, self._made_policy, "[policy] needs a name; see `purify policies`"
+        )
+
+    def _made_policy(self, name: str, options: Mapping[str, Any]) -> Any:
+        factory = self.require_offered("purify_policies", name)
+        refuse_derived(f"policy {name!r} option", factory, options)
+        return self.make("purify_policies", name, options)
 
     def actors(self, policy: FusionPolicy) -> tuple[Actor, ...]:
         """The third-party plugins with a hook on requests, or that offer the policy."""

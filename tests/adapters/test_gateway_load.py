@@ -315,8 +315,16 @@ def endless(llm: Any) -> Any:
     return pair(llm, Forbidding(BYTES, 2, forbidden=FORBIDDEN | {256}), walk="lockstep")
 
 
-def test_a_reader_who_stops_reading_holds_up_nobody_and_is_written_nothing_more() -> None:
-    llm = Watched(ToySource(BYTES, 1))
+def test_a_reader_who_stops_reading_holds_up_nobody_and_is_written_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    llm, close, closed = Watched(ToySource(BYTES, 1)), ToySession.close, list[str]()
+
+    def noted(session: ToySession) -> None:
+        closed.append(threading.current_thread().name)
+        close(session)
+
+    monkeypatch.setattr(ToySession, "close", noted)
     with serving(endless(llm), max_total_tokens=200_000) as served:
         served.server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         with raw(served, body("hello", 100_000)) as stuck:
@@ -331,6 +339,7 @@ def test_a_reader_who_stops_reading_holds_up_nobody_and_is_written_nothing_more(
             assert (served.app.service.executor.running, len(session.rows[0])) == (1, written)
         assert served.idle()
         assert llm.open_sessions == 0
+        assert {name.rpartition("_")[0] for name in closed} == {"purify-decode"}  # closing may take its time
 
 
 @pytest.mark.slow

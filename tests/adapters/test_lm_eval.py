@@ -369,11 +369,17 @@ def test_one_bad_document_never_ends_a_run(caplog: pytest.LogCaptureFixture) -> 
         [asked(each, {"max_gen_toks": 4}) for each in ("The king", BAD, "The old")]
     )
     assert [bool(each) for each in answers] == [True, False, True]
+    alone = model.generate_until(
+        [asked("The king", {"max_gen_toks": 4}), asked(BAD, {"max_gen_toks": 3})]  # a task of one document
+    )
+    assert [bool(each) for each in alone] == [True, False]
     rolled = model.loglikelihood_rolling([asked("The king said"), asked(BAD)])
     assert rolled[0] > rolled[1] == float("-inf")
     assert caplog.text.count("a document has no result") >= 2
     with pytest.raises(PromptError):
         model.loglikelihood([asked(BAD, " said")])
+    with pytest.raises(PromptError):
+        model.generate_until([asked(BAD, {"max_gen_toks": each}) for each in (3, 4)])
 
 
 def test_the_harness_draws_as_its_options_say(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from purify_hooks.policies import POLICIES
 from purify_hooks.policies.pools import Geometric
 from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.plugin.manager import load_plugins
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("geometric", {"alpha": 1.5}, "geometric: alpha must be between 0 and 1, not 1.5"),
@@ -100,6 +101,20 @@ def test_every_option_of_every_policy_is_checked() -> None:
     assert {(name, option) for name, option in every if option != "name"} - {
         (name, option) for name, option in every if option in ("guarantee", "lookback", "shift_invariant")
     } == checked | untried
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("balanced", each) for each in ("digits", "lengths", "joiners", "signs")] + [("token_swap", "ids")],
+)
+def test_what_a_policy_fills_in_itself_is_no_option(name: str, option: str) -> None:
+    """With `digits` in [policy] an answer was streamed and then ended in a stack trace, uncertified."""
+    plugins = load_plugins(())
+    with pytest.raises(UnknownNameError, match=f"unknown policy '{name}' option '{option}'") as caught:
+        plugins.policy(name, {option: [1]})
+    assert f"'{option}'," not in str(caught.value)
+    with pytest.raises(UnknownNameError):
+        plugins.policy("consistency", {"policy": {"name": name, option: [1]}})
 
 
 def test_a_policy_class_is_not_a_policy() -> None:

@@ -9,19 +9,27 @@ from pathlib import Path
 
 import pytest
 
-FORKED = """
+SERVER = """
 import os, signal, threading, warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from purify_adapters.sources.http.client import HttpClient
 from purify_adapters.sources.http.event_loop import wait
+from purify_hooks.stages.classifiers.http import HttpClassifier
 
 
 class Served(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        self.answer("%d")
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.answer('{"scores": [%d]}')
+
+    def answer(self, text):
         connections.add(self.client_address)
-        answer = f"{len(connections)}".encode()
+        answer = (text % len(connections)).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(answer)))
         self.end_headers()
@@ -35,28 +43,50 @@ warnings.simplefilter("ignore")  # Python 3.12 warns of every fork in a process 
 connections = set()
 server = ThreadingHTTPServer(("127.0.0.1", 0), Served)
 threading.Thread(target=server.serve_forever, daemon=True).start()
-client = HttpClient(f"http://127.0.0.1:{server.server_port}")
+url = f"http://127.0.0.1:{server.server_port}"
+"""
+MODEL = """
+client = HttpClient(url)
 client.breaker._probing = client.breaker.open = True  # a probe is under way
 client._permits = type(client._permits)(0)  # and so are all others
-parent = [wait(client._client.get("/")).text]
-child = os.fork()
-if not child:
+
+
+def parent():
+    return wait(client._client.get("/")).json()
+
+
+def child():
+    return wait(client.get("/"))
+"""
+GUARDIAN = """
+classifier = HttpClassifier(url, 60)
+
+
+def parent():
+    return classifier.scores(["a"])[0]
+
+
+child = parent
+"""
+FORKED = """
+first = parent()
+if not (forked := os.fork()):
     signal.alarm(60)
-    os._exit(wait(client.get("/")))
-_, status = os.waitpid(child, 0)
-parent.append(wait(client._client.get("/")).text)
-print(os.waitstatus_to_exitcode(status), *parent)
+    os._exit(child())
+_, status = os.waitpid(forked, 0)
+print(first, os.waitstatus_to_exitcode(status), parent())
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no fork")
-def test_a_forked_process_has_connections_of_its_own() -> None:
-    """It wrote into its parent's, and the answer was never read, or by the parent."""
+@pytest.mark.parametrize("asking", [MODEL, GUARDIAN], ids=["a model's server", "a guardian's"])
+def test_a_forked_process_has_connections_of_its_own(asking: str) -> None:
+    """It wrote into its parent's, and the answer was never read, or by the other."""
     ran = subprocess.run(
-        [sys.executable, "-c", FORKED],
+        [sys.executable, "-c", SERVER + asking + FORKED],
         capture_output=True,
         text=True,
         timeout=200,
         cwd=Path(__file__).parent.parent.parent,
     )
-    assert ran.stdout == "2 1 2\n", ran.stderr
+    assert ran.stdout == "1 2 2\n", ran.stderr

@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from contextvars import copy_context
+from functools import partial
+from inspect import GEN_CLOSED, getgeneratorstate
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from purify_adapters.gateway.rejections import cut_short, ended, overloaded, stopping
@@ -152,7 +154,7 @@ class Slot:
             while (chunk := await self._next(chunks)) is not None:
                 yield chunk
         finally:
-            self._afterwards(chunks.close)
+            self._close(chunks)
 
     def whole(self, generation: Generation, picker: Picker) -> Completion:
         """The answer, decoded on the calling thread until the client leaves. Raises Rejected if cut short."""
@@ -179,6 +181,25 @@ class Slot:
         job = self._job = self.executor.pool.submit(context.run, function)
         return await asyncio.wrap_future(job)
 
+    def _close(self, chunks: Generator[Chunk, None, None]) -> None:
+        """Close an answer when its last step has ended.
+
+        One that was left between two steps is closed on a thread of the pool, not on the event loop: its
+        sessions may wait for a server, and its record for another process's.
+        """
+        self._job.cancel()
+        if getgeneratorstate(chunks) == GEN_CLOSED or not self._job.done():
+            self._afterwards(chunks.close)
+            return
+        closed: Future[None] = Future()
+        closed.set_running_or_notify_cancel()  # so that `leave` waits for it
+        closing = partial(_settled, closed, chunks.close)
+        try:
+            self.executor.pool.submit(closing)
+        except RuntimeError:  # the threads are shut down
+            closing()
+        self._job = closed
+
     def leave(self) -> None:
         """Free the slot as soon as nothing runs in it; cancel requests to a model's server now."""
         self._left = True
@@ -189,6 +210,14 @@ class Slot:
         """Call `function` when the last step has ended: now, or on that step's thread."""
         self._job.cancel()
         self._job.add_done_callback(lambda _: _safely(function))
+
+
+def _settled(future: Future[None], function: Callable[[], object]) -> None:
+    """Call a function as `_safely` does, and settle the future."""
+    try:
+        _safely(function)
+    finally:
+        future.set_result(None)
 
 
 def _safely(function: Callable[[], object]) -> None:

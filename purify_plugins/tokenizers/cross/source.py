@@ -148,9 +148,14 @@ class SymbolSource(SpelledSource):
 
 
 def as_recorded(source: LogitSource, identity: Mapping[str, Any]) -> LogitSource:
-    """The source in bytes, if a certificate's identity records that; else the source itself."""
+    """The source in bytes, if a certificate's identity records that; else the source itself.
+
+    So is one that is read as recorded already, as a purifier's own is.
+    """
     recorded = identity.get("alphabet")
     if not isinstance(recorded, Mapping) or recorded.get("kind") != "bytes":
+        return source
+    if source.identity().get("alphabet") == recorded:
         return source
     per_token, eps = recorded.get("per_token"), recorded.get("eps")
     if not (isinstance(per_token, int | float) and isinstance(eps, int | float)):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -28,12 +28,17 @@ class HttpClassifier:
 
     def __init__(self, url: str, deadline: float) -> None:
         self.url, self.deadline = url, deadline
+        self._made: tuple[int, httpx.Client] | None = None
 
-    @cached_property
+    @property
     def _client(self) -> httpx.Client:
+        """This process's own: a forked one could read the score of its parent's text on its connection."""
         import httpx
 
-        return httpx.Client(timeout=self.deadline, follow_redirects=False, trust_env=False)
+        if self._made is None or self._made[0] != os.getpid():
+            made = httpx.Client(timeout=self.deadline, follow_redirects=False, trust_env=False)
+            self._made = os.getpid(), made
+        return self._made[1]
 
     def scores(self, texts: Sequence[str]) -> list[float]:
         try:
