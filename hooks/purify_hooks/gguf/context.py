@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -139,7 +140,10 @@ class LlamaContext:
             raise SourceError(f"{self.model.file.name!r} cannot be rewound: its cache keeps no single tokens")
 
     def copy_to(self, other: LlamaContext, sequence: int) -> None:
-        """Copy a sequence into another context of the model, bit for bit. Raises SourceError."""
+        """Copy a sequence into another context of the model, bit for bit. Raises SourceError.
+
+        llama.cpp takes it only where both are for as many sequences.
+        """
         size = self.library.call("state_seq_get_size", self.pointer, sequence)
         state = ctypes.create_string_buffer(size)
         self.library.call("state_seq_get_data", self.pointer, state, size, sequence)
@@ -165,11 +169,14 @@ class Contexts:
         self._given: SimpleQueue[LlamaContext] = SimpleQueue()
         self._lock = Lock()
 
-    def take(self, rows: int, room: int) -> LlamaContext:
-        """An empty context for so many sequences of so many tokens: a kept one, or a new one."""
+    def take(self, rows: int, room: int, most: float = math.inf) -> LlamaContext:
+        """An empty context for so many sequences of so many tokens: a kept one, or a new one.
+
+        It is for no more than `most` sequences.
+        """
         with self._lock:
             self._sort()
-            fitting = [each for each in self._spare if each.rows >= rows and each.room >= room]
+            fitting = [each for each in self._spare if rows <= each.rows <= most and each.room >= room]
             if fitting:
                 found = min(fitting, key=_size)
                 self._spare.remove(found)

@@ -12,6 +12,9 @@ from purify_plugins.errors import SourceError
 from purify_plugins.protocols import Session
 from purify_plugins.types import ScoredPrompt
 
+BLOCK = 256
+"""Prompt tokens of a row that are read at once; bounds the scored logits in memory to rows x 256 x V."""
+
 
 class GgufSession(Session):
     """An open batch: row i's tokens are `_texts[i]`, in the cache's sequence `_sequences[i]`."""
@@ -25,14 +28,22 @@ class GgufSession(Session):
         self._closed = False
 
     def prefill(self, scored: int) -> Tensor:
-        """Read the prompts and score their last `scored` tokens; the last logits (rows, V)."""
-        news = [list(prompt.tokens) for prompt in self.prompts]
-        rows = self._read(news, [min(scored + 1, len(new)) for new in news])
+        """Read the prompts in blocks and score their last `scored` tokens; the last logits (rows, V)."""
+        prompts = [prompt.tokens for prompt in self.prompts]
+        scores: list[list[float]] = [[] for _ in prompts]
+        last = [torch.empty(0)] * len(prompts)
+        for start in range(0, max(map(len, prompts)), BLOCK):
+            news = [list(prompt[start : start + BLOCK]) for prompt in prompts]
+            firsts = [max(len(prompt) - 1 - scored, start) for prompt in prompts]  # whose row is wanted
+            wanted = [max(start + len(new) - at, 0) for new, at in zip(news, firsts, strict=True)]
+            for at, rows in enumerate(self._read(news, wanted)):
+                if len(rows):
+                    scores[at] += _scores(rows, prompts[at][firsts[at] + 1 :])
+                    last[at] = rows[-1]
         self.prompts = [
-            ScoredPrompt(prompt.tokens, _scores(row, prompt.tokens))
-            for prompt, row in zip(self.prompts, rows, strict=True)
+            ScoredPrompt(prompt, tuple(found)) for prompt, found in zip(prompts, scores, strict=True)
         ]
-        return torch.stack([row[-1] for row in rows])
+        return torch.stack(last)
 
     def extend(self, tokens: Tensor) -> Tensor:
         """(rows, n) token ids -> (rows, n, V) float32 logits of the token after each."""
@@ -69,9 +80,14 @@ class GgufSession(Session):
         old = self._opened
         if length <= old.room:
             return
-        self._opened = self.contexts.take(max(self._sequences) + 1, _room(max(length, 2 * old.room)))
-        for sequence in self._sequences:
-            old.copy_to(self._opened, sequence)
+        larger = self.contexts.take(old.rows, _room(max(length, 2 * old.room)), most=old.rows)
+        try:
+            for sequence in self._sequences:
+                old.copy_to(larger, sequence)
+        except BaseException:
+            self.contexts.give(larger)
+            raise
+        self._opened = larger
         self.contexts.give(old)
 
     def rewind(self, lengths: Tensor) -> None:
@@ -111,8 +127,8 @@ def _room(tokens: int) -> int:
     return -(-tokens // STEP) * STEP
 
 
-def _scores(row: Tensor, tokens: Sequence[int]) -> tuple[float, ...]:
-    """Log-probabilities of a prompt's last n tokens, from logits (n + 1, V), the last of which follow it."""
-    following = torch.tensor(tokens[len(tokens) - len(row) + 1 :], dtype=torch.long)
-    found = row[:-1].log_softmax(dim=-1).gather(-1, following[:, None])
-    return tuple(found[:, 0].tolist())
+def _scores(rows: Tensor, tokens: Sequence[int]) -> list[float]:
+    """Log-probabilities of the tokens after the first rows (n, V), where there are any."""
+    following = torch.tensor(tokens[: len(rows)], dtype=torch.long)
+    found = rows[: len(following)].log_softmax(dim=-1).gather(-1, following[:, None])
+    return [*found[:, 0].tolist()]
