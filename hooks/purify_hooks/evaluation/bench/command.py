@@ -84,17 +84,19 @@ def bench(
     if preset:
         _preset(preset, settings, device, write, as_json)
     else:
-        if not llm:
-            typer.echo(whose_pair(config), err=True)
-        _bench(settings, sweep, extras, write, as_json)
+        _bench(settings, "" if llm else whose_pair(config), sweep, extras, write, as_json)
 
 
-def _bench(settings: BenchSettings, sweep: bool, extras: bool, write: Path | None, as_json: bool) -> None:
-    """Measure the pair that the settings name; print it, or write it into the page too."""
+def _bench(
+    settings: BenchSettings, whose: str, sweep: bool, extras: bool, write: Path | None, as_json: bool
+) -> None:
+    """Say `whose` pair the settings name, and measure it; print it, or write it into the page too."""
     from purify_hooks.evaluation.bench import report
 
     if write:
         report.require_page(write)
+    if whose:
+        typer.echo(whose, err=True)
     disable_progress_bars()
     from purify_hooks.evaluation.bench.run import run_bench  # imports torch, after all that may be wrong
 
