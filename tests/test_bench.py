@@ -141,7 +141,8 @@ def test_it_says_whose_models_it_measures(tmp_path: Path, monkeypatch: pytest.Mo
     """Beside a purify.toml its figures passed for those of the file's models."""
     app = typer.Typer()
     app.command("bench")(bench)
-    monkeypatch.setattr(command, "_bench", lambda *_: None)
+    monkeypatch.setattr("purify_hooks.evaluation.bench.run.run_bench", lambda *_, **how: {})
+    monkeypatch.setattr("purify_hooks.evaluation.bench.report.show", lambda _: None)
     monkeypatch.chdir(tmp_path)
     said = "measuring the test bed's pair, its LLM widened, since --llm and --slm name no other"
     assert CliRunner().invoke(app, []).stderr == f"{said}\n"
