@@ -13,7 +13,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from purify_hooks.evaluation.bench import command, memory, report
+from purify_hooks.evaluation.bench import memory, report
 from purify_hooks.evaluation.bench.command import bench
 from purify_hooks.evaluation.bench.counting import Counting
 from purify_hooks.evaluation.bench.cross_tokenizer import cross_tokenizer
