@@ -82,7 +82,9 @@ def renamed(text: str) -> str:
 
 
 def _remark(node: ast.stmt) -> bool:
-    """Whether a statement is a text alone: a docstring, or one after a name."""
+    """Whether a statement does nothing as it runs: a text alone, or imports for a type checker."""
+    if isinstance(node, ast.If):
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" and not node.orelse
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from purify_plugins.types import Certificate, Guarantee
 
 Digests = str | Path | Mapping[str, str]
-"""A model's SHA-256 (`model_digest`, or of its only weights file), its directory or GGUF file, or digests by
-file name."""
+"""A model's SHA-256 (`model_digest`, or of its only weights file), its place, or digests by file name."""
 WEIGHTS = (".safetensors", ".gguf")
-"""How the names of files of weights end."""
 
 
 @dataclass(frozen=True)

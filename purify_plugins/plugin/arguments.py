@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -19,15 +18,6 @@ def check_arguments(what: str, factory: Callable[..., Any], arguments: Iterable[
     for argument in arguments:
         if argument not in known:
             raise UnknownNameError(what, argument, known)
-
-
-def refuse_derived(what: str, factory: Callable[..., Any], arguments: Iterable[str]) -> None:
-    """Raise UnknownNameError for what a policy fills in itself (`repr=False`): it is no option."""
-    fields = dataclasses.fields(factory) if dataclasses.is_dataclass(factory) else ()
-    derived = {field.name for field in fields if not field.repr}
-    for argument in arguments:
-        if argument in derived:
-            raise UnknownNameError(what, argument, inspect.signature(factory).parameters.keys() - derived)
 
 
 def require_arguments(what: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:

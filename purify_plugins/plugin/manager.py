@@ -6,6 +6,8 @@ are off until named: code in this process could switch the protection off.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +23,6 @@ from purify_plugins.plugin import hookspecs
 from purify_plugins.plugin.arguments import (
     built,
     check_arguments,
-    refuse_derived,
     require_arguments,
     sources_of,
 )
@@ -194,7 +195,7 @@ class Plugins(pluggy.PluginManager):
 
     def _made_policy(self, name: str, options: Mapping[str, Any]) -> Any:
         factory = self.require_offered("purify_policies", name)
-        refuse_derived(f"policy {name!r} option", factory, options)
+        _refuse_derived(f"policy {name!r} option", factory, options)
         return self.make("purify_policies", name, options)
 
     def actors(self, policy: FusionPolicy) -> tuple[Actor, ...]:
@@ -313,3 +314,12 @@ def _register(plugins: Plugins, entry: EntryPoint) -> None:
         plugins.register(entry.load(), name=entry.name)
         plugins.entries[entry.name] = entry
         plugins.check_pending()
+
+
+def _refuse_derived(what: str, factory: Callable[..., Any], arguments: Iterable[str]) -> None:
+    """Raise UnknownNameError for what a policy fills in itself (`repr=False`): it is no option."""
+    fields = dataclasses.fields(factory) if dataclasses.is_dataclass(factory) else ()
+    derived = {field.name for field in fields if not field.repr}
+    for argument in arguments:
+        if argument in derived:
+            raise UnknownNameError(what, argument, inspect.signature(factory).parameters.keys() - derived)
