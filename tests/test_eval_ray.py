@@ -47,7 +47,7 @@ def fails(kind: str) -> None:
 
 def test_results_are_the_local_ones(tmp_path: Path) -> None:
     """Cell by cell: every sample of every suite but the seconds that it took."""
-    from purify_hooks.evaluation.eval.command import models_and_questions
+    from purify_hooks.evaluation.eval.asked import models_and_questions
     from purify_hooks.evaluation.eval.ray_pool import ray_pool
 
     models, questions = models_and_questions(None, None, None, 64)
