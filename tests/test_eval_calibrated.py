@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from purify_hooks.evaluation.eval.run import ModelNames
 from purify_plugins.cli import app
 from purify_plugins.configuration.config import read_config
 from purify_plugins.testbed import LLM, SLM, SLM_1024
@@ -47,6 +49,21 @@ def test_one_command_calibrates_a_pair_and_measures_what_it_costs(tmp_path: Path
     report = CliRunner().invoke(app, line[:-1])
     assert "No harm was measured" in spoken(report.stdout)
     assert "Stops every harm" not in spoken(report.stdout)
+
+
+@pytest.mark.parametrize(
+    ("llm", "ours"),
+    [
+        (str(LLM), True),
+        ({"model": str(LLM)}, True),
+        ({"source": "takedown", "model": {"source": "local", "model": str(LLM)}}, True),
+        ({"source": "contrast", "expert": {"model": str(LLM)}}, False),
+        ("elsewhere", False),
+    ],
+)
+def test_the_test_bed_s_harms_are_asked_of_what_its_llm_is_in(llm: Any, ours: bool) -> None:
+    """An LLM whose model is a table of its own ended in a stack trace."""
+    assert ModelNames(llm, str(SLM)).of_llm(LLM) is ours
 
 
 def test_a_configuration_is_measured_as_it_is(tmp_path: Path) -> None:

@@ -20,12 +20,7 @@ import pluggy
 from purify_plugins.errors import PluginError, UnknownNameError, ours
 from purify_plugins.foreign import BareSource, adapted, resolved_policy
 from purify_plugins.plugin import hookspecs
-from purify_plugins.plugin.arguments import (
-    built,
-    check_arguments,
-    require_arguments,
-    sources_of,
-)
+from purify_plugins.plugin.arguments import built, check_arguments, require_arguments, sources_of
 from purify_plugins.plugin.installed import DISTRIBUTION, GROUP, bundled, distribution, installed, names_of
 from purify_plugins.plugin.preview import named, place_of
 from purify_plugins.policy import FusionPolicy

@@ -14,6 +14,8 @@ from purify_plugins.cli.options import AsJson, ModelOptions, configured, on_inte
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
+    from purify_hooks.calibration.result import CalibrationResult
+    from purify_hooks.calibration.sample import TextSample
     from purify_plugins.configuration.config import Config
 
 
@@ -36,24 +38,31 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Set the parameters of `balanced` by your two models, on ordinary text; no attack is needed."""
-    from purify_hooks.calibration.result import measured
     from purify_hooks.calibration.sample import sample_of
-    from purify_hooks.calibration.target import CalibrationTarget
 
     place = _place(llm, slm, config)
     sample = sample_of(text or ())
     base = _base(llm, slm, place)
     require_permission(base, force)
+    found = calibrated(base, place, sample)
+    if as_json:
+        typer.echo(json.dumps(found.as_json()))
+    else:
+        found.show(place)
+
+
+def calibrated(base: Config, place: Path | None, sample: TextSample) -> CalibrationResult:
+    """Measure a configuration's pair on a sample and write what follows into the file; None: print it."""
+    from purify_hooks.calibration.result import measured
+    from purify_hooks.calibration.target import CalibrationTarget
+
     target = CalibrationTarget(place, base)
     ready = prepared(replace(base, policy={"name": "balanced"}, calibration={}))
     where = f"{place} is as it was" if place and place.exists() else "nothing was written"
     with on_interrupt(where):
         found = measured(ready, sample)
     target.write(found)
-    if as_json:
-        typer.echo(json.dumps(found.as_json()))
-    else:
-        found.show(place)
+    return found
 
 
 def _place(llm: str | None, slm: str | None, config: Path | None) -> Path | None:

@@ -10,11 +10,13 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from purify_plugins.utils.locks import ForkedLock
+
 T = TypeVar("T")
 
 
 _made: list[asyncio.AbstractEventLoop] = []
-_making = threading.Lock()
+_making = ForkedLock()
 
 
 def loop() -> asyncio.AbstractEventLoop:
@@ -32,15 +34,8 @@ def begun() -> asyncio.AbstractEventLoop | None:
     return _made[0] if _made else None
 
 
-def _afresh() -> None:
-    """Start anew in a forked child, where the thread is gone and its lock may be held for ever."""
-    global _making
-    _making = threading.Lock()
-    _made.clear()
-
-
 if os.name == "posix":  # Windows has no fork
-    os.register_at_fork(after_in_child=_afresh)
+    os.register_at_fork(after_in_child=_made.clear)  # the thread is not in the child
 
 
 class PendingRequest:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from purify_hooks.evaluation.whose_pair import whose_pair
 from purify_plugins.cli.options import (
     AsJson,
     ConfigFile,
-    configuration_exists,
     disable_progress_bars,
     named_plugins,
     on_interrupt,
@@ -84,7 +84,8 @@ def bench(
     if preset:
         _preset(preset, settings, device, write, as_json)
     else:
-        _bench(settings, "" if llm else whose_pair(config), sweep, extras, write, as_json)
+        whose = whose_pair(llm, config, "with --llm and --slm", ", its LLM widened")
+        _bench(settings, whose, sweep, extras, write, as_json)
 
 
 def _bench(
@@ -134,13 +135,6 @@ def _preset(name: str, settings: BenchSettings, device: str, write: Path | None,
     find_device(device)
     with shown_progress() as progress, on_interrupt("nothing is kept of a measurement that is not whole"):
         run_preset(name, settings, device, progress, write, as_json)
-
-
-def whose_pair(config: Path | None) -> str:
-    """That the test bed's pair is measured; and not that of a configuration, where there is one."""
-    beside = configuration_exists(config)
-    other = "; the configuration's own models are measured with --llm and --slm" if beside else ""
-    return f"measuring the test bed's pair, its LLM widened, since --llm and --slm name no other{other}"
 
 
 @contextmanager

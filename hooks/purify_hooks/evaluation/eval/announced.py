@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from purify_hooks.evaluation.eval.run import measures, suites
-from purify_plugins.cli.options import configuration_exists
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.questions import Questions
     from purify_hooks.evaluation.eval.run import Plan
@@ -58,15 +55,3 @@ def what_is_asked(questions: Questions) -> str:
         "no --attacks: what the LLM knows and what purifying costs is measured, and nothing of what must not "
         "come out; `purify eval build` makes a file of that from your own works, secrets or triggers"
     )
-
-
-def whose_pair(named: object, config: Path | None) -> str:
-    """That the test bed's pair is measured; and not that of a configuration, where there is one.
-
-    Nothing where the models are `named`.
-    """
-    if named:
-        return ""
-    configured = configuration_exists(config)
-    other = "; the configuration's own models are measured by `purify eval --pair FILE`" if configured else ""
-    return f"measuring the test bed's pair, since --llm and --slm name no other{other}"

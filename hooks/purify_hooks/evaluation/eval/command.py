@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from purify_hooks.evaluation.eval.asked import asked
+from purify_hooks.evaluation.whose_pair import whose_pair
 from purify_plugins.cli.options import (
     AsJson,
     ConfigFile,
@@ -70,6 +71,8 @@ Stages = Annotated[
 Suites = Annotated[str, typer.Option(help="Measurements with commas between them, or all.")]
 OnRay = Annotated[bool, typer.Option("--ray", help="Measure on a Ray cluster: $RAY_ADDRESS, or here.")]
 FOLDER = Path("purify-eval")
+BY_FILE = "by `purify eval --pair FILE`"
+"""How a configuration's pair is measured."""
 
 evaluation = typer.Typer(add_completion=False)
 
@@ -120,7 +123,7 @@ def _calibrated(
     models: ModelNames, systems: list[System], pair: Path | None, out: Path, around: Sequence[Chain]
 ) -> tuple[ModelNames, list[System]]:
     """The pair beside the SLM that its calibration sets, and the rule so set too. Raises ConfigError."""
-    from purify_hooks.evaluation.eval.calibrated import calibrated
+    from purify_hooks.evaluation.eval.calibrated import calibrated_file
     from purify_hooks.evaluation.eval.configured import configured
     from purify_hooks.evaluation.eval.systems import with_chains
 
@@ -129,7 +132,7 @@ def _calibrated(
             f"--pair measures {pair} as it is: calibrate it with `purify calibrate --config {pair}`, and "
             "leave --calibrate out"
         )
-    ours, system = configured(calibrated(models.llm, models.slm, out), None, None, models.batch)
+    ours, system = configured(calibrated_file(models.llm, models.slm, out), None, None, models.batch)
     return ours._replace(plugins=models.plugins), [*systems, *with_chains([system], around)]
 
 
@@ -137,10 +140,10 @@ def _notes(
     named: object, config: Path | None, questions: Questions, loaded: Plugins, policies: str
 ) -> tuple[str, ...]:
     """Notes on whose pair is measured, on what is asked of it, and on the policies that `all` leaves out."""
-    from purify_hooks.evaluation.eval.announced import what_is_asked, whose_pair
+    from purify_hooks.evaluation.eval.announced import what_is_asked
     from purify_hooks.evaluation.eval.systems import left_out
 
-    told = whose_pair(named, config), what_is_asked(questions)
+    told = whose_pair(named, config, BY_FILE), what_is_asked(questions)
     return (*told, left_out(loaded)) if policies == "all" else told
 
 

@@ -125,11 +125,7 @@ class Report:
         usual = [each for each in policies if not each.system.swept]
         swept = len(usual) < len(policies)
         attacked = tables.harms([each for each in self.results if not each.system.swept])
-        advised = (
-            {}
-            if attacked.empty or not self.attacked
-            else {"recommended": tables.recommended(policies, plugins)}
-        )
+        advised = {"recommended": tables.recommended(policies, plugins)} if self.attacked else {}
         every = {
             "harms": attacked,
             **({"stages": staged.table(self.results)} if staged.measured(self.results) else {}),

@@ -51,9 +51,11 @@ class ModelNames(NamedTuple):
     fidelity: Fidelity = "default"
 
     def of_llm(self, home: Path) -> bool:
-        """Whether the LLM is the model in this directory."""
-        model = self.llm.get("model", "") if isinstance(self.llm, Mapping) else self.llm
-        return Path(model).resolve() == home.resolve()
+        """Whether the LLM is the model in this directory, or is made of it."""
+        model = self.llm
+        while isinstance(model, Mapping):
+            model = model.get("model")
+        return isinstance(model, str) and Path(model).resolve() == home.resolve()
 
     def load(self) -> ModelPair:
         from purify_hooks.evaluation.eval.model_pair import ModelPair

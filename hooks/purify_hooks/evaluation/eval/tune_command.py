@@ -11,6 +11,7 @@ import typer
 
 from purify_hooks.evaluation.eval.asked import models_and_questions
 from purify_hooks.evaluation.eval.command import (
+    BY_FILE,
     FOLDER,
     Attacks,
     Batch,
@@ -23,6 +24,7 @@ from purify_hooks.evaluation.eval.command import (
     measured_report,
     planned,
 )
+from purify_hooks.evaluation.whose_pair import whose_pair
 from purify_plugins.cli.options import AsJson, ConfigFile
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.plugin.manager import load_plugins
@@ -84,14 +86,13 @@ def tune(
         return
     if policy is None:
         raise ConfigError("`purify tune` needs POLICY: the policy to tune, or --stage cascade")
-    from purify_hooks.evaluation.eval.announced import whose_pair
     from purify_hooks.evaluation.eval.tune import tune as tuned
 
     models, questions = _with_harms(*models_and_questions(llm, slm, attacks, batch, config))
 
     def measure(systems: Sequence[System]) -> list[Result]:
         plan = planned(models, questions, systems, quick, seed)
-        return list(measured_report(plan, out, jobs, notes=[whose_pair(llm, config)]).results)
+        return list(measured_report(plan, out, jobs, notes=[whose_pair(llm, config, BY_FILE)]).results)
 
     fixed = dict(map(key_value, options or ()))
     best = tuned(load_plugins(models.plugins), policy, protection, measure, rounds, parameter, fixed)
