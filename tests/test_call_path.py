@@ -56,10 +56,12 @@ def calls() -> dict[str, list[str]]:
     toys = (ToySource(byte_vocabulary(), seed) for seed in (1, 2))
     purifier = Purifier.load(*toys, "geometric").replace(walk="lockstep")
     purifier.generate("once", SAMPLING)
-    with entered() as found:
-        [answer] = purifier.generate("once", SAMPLING)
-    assert len(answer.tokens) == 6
-    return found
+    for _ in range(20):  # a draw may end it, by a secret that each process has of its own
+        with entered() as found:
+            [answer] = purifier.generate("once", SAMPLING)
+        if len(answer.tokens) == 6:
+            return found
+    raise AssertionError("no answer of six tokens in twenty")
 
 
 def test_from_generate_to_the_policy_s_fuse_are_six_functions() -> None:
